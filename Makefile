@@ -1,0 +1,63 @@
+# Two commands are all a user needs: `make demo` and `make test`. Each makes its own virtual environment (Python 3.10 or
+# newer, g++ and make are all it needs), installs the exact tested versions, compiles the operators, and goes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INSTALL := $(PIP) install -c constraints.txt
+SOURCES := constraints.txt pyproject.toml setup.py
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format bench docs build clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: $(VENV)/.onnx build ## Fine-tune, evaluate, export, verify and report on real data (under 10 minutes).
+	$(BIN)/paddle-infra demo
+
+test: $(VENV)/.onnx,dev build ## Run all tests but the slow ones.
+	$(BIN)/paddle-infra resources fetch minilm-l6 trec-questions conll2003
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+test-slow: $(VENV)/.onnx,dev build ## Run the slow tests.
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.onnx,dev build ## Lint, formats, types, layering, and the commands that the README names.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_readme.py
+
+format: $(VENV)/.onnx,dev ## Rewrite the sources in the project's format.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format -i
+
+bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows go to benchmarks/data/.
+	$(BIN)/python benchmarks/bench_linear_cross_entropy.py $(ARGS)
+
+docs: $(VENV)/.onnx,docs build ## Build the documentation into docs/_build/html.
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+build: $(VENV)/.base ## Compile the operators (only what changed).
+	@$(BIN)/python csrc/build.py --output-dir paddle_infra/_lib
+
+clean: ## Remove the virtual environment and everything built.
+	rm -rf $(VENV) build dist docs/_build paddle_infra/_lib paddle_infra.egg-info
+
+# The compiled operators link with Paddle, so Paddle comes first and the package is built without isolation.
+$(VENV)/.base: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11")'
+	@command -v $${CXX:-g++} >/dev/null || { echo "g++ is needed to compile the operators (Debian, Ubuntu: apt install g++)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --upgrade pip setuptools wheel
+	$(INSTALL) ninja paddlepaddle
+	@touch $@
+
+$(VENV)/.%: $(SOURCES) $(VENV)/.base
+	$(INSTALL) --no-build-isolation -e '.[$*]'
+	@touch $@

@@ -1,0 +1,368 @@
+"""Compiles csrc/ into one library that Paddle loads: ``python csrc/build.py --output-dir FOLDER``.
+
+Writes a ninja file and runs ninja, so a second build does nothing, a changed header rebuilds what includes
+it, and a changed compile command or Paddle version rebuilds everything. Compilers' messages go to the
+terminal as they are; a failure is one :class:`BuildError`. Imports nothing but the standard library (and
+ninja): setup.py loads this file by its path.
+
+Environment: ``CXX``; ``MAX_JOBS`` (parallel compilations); ``PADDLE_INFRA_CUDA`` (1 compiles the CUDA sources
+also for a CPU Paddle, 0 leaves them out); ``PADDLE_INFRA_CUDA_ARCH_LIST`` (default ``80;89;90a``);
+``CUDA_HOME`` or ``NVCC``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CSRC = Path(__file__).resolve().parent
+PROJECT = CSRC.parent
+LIBRARY = "libpaddle_infra.so"
+SIDECAR = "libpaddle_infra.json"
+DEFAULT_CUDA_ARCHS = "80;89;90a"
+
+
+class BuildError(RuntimeError):
+    """The library could not be built; the message says which step failed and what to do."""
+
+
+@dataclass(frozen=True)
+class PaddleInstallation:
+    """What the build needs to know of the installed Paddle, found without importing it."""
+
+    root: Path
+    version: str
+    has_cuda: bool
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """The compilers and their full command-line options."""
+
+    cxx: str
+    cxx_version: str
+    cxx_flags: tuple[str, ...]
+    link_flags: tuple[str, ...]
+    nvcc: str | None
+    nvcc_flags: tuple[str, ...]
+
+
+def find_paddle() -> PaddleInstallation:
+    """Locate the Paddle that the running Python would import.
+
+    Raises:
+        BuildError: there is none, or it comes without headers.
+    """
+    spec = importlib.util.find_spec("paddle")
+    if spec is None or not spec.submodule_search_locations:
+        raise BuildError(
+            f"Paddle is not installed for {sys.executable}: pip install 'paddlepaddle>=3.3,<3.4' "
+            "(with --no-build-isolation the package must be in the building environment)"
+        )
+    root = Path(next(iter(spec.submodule_search_locations)))
+    if not (root / "include/paddle/phi/api/all.h").is_file():
+        raise BuildError(
+            f"{root} has no C++ headers (include/paddle/phi/api/all.h): expected a paddlepaddle wheel"
+        )
+    version = runpy.run_path(str(root / "version/__init__.py"))
+    return PaddleInstallation(root, version["full_version"], version["cuda_version"] != "False")
+
+
+def project_version() -> str:
+    """Return the package's version."""
+    return str(runpy.run_path(str(PROJECT / "paddle_infra/_version.py"))["__version__"])
+
+
+def abi_number() -> int:
+    """Return the number in csrc/common/abi.h."""
+    match = re.search(r"#define PADDLE_INFRA_ABI (\d+)", (CSRC / "common/abi.h").read_text())
+    if match is None:
+        raise BuildError("csrc/common/abi.h does not define PADDLE_INFRA_ABI")
+    return int(match[1])
+
+
+def wants_cuda(paddle: PaddleInstallation) -> bool:
+    """Decide by PADDLE_INFRA_CUDA, else by whether Paddle is a CUDA build.
+
+    Raises:
+        BuildError: the variable has another value than 0 and 1, or asks for CUDA sources that do not exist.
+    """
+    setting = os.environ.get("PADDLE_INFRA_CUDA", "")
+    if setting not in ("", "0", "1"):
+        raise BuildError(f"PADDLE_INFRA_CUDA: expected 0 or 1, got {setting!r}")
+    if not (paddle.has_cuda if setting == "" else setting == "1"):
+        return False
+    if any(CSRC.rglob("*.cu")):
+        return True
+    if setting == "1":
+        raise BuildError(
+            "PADDLE_INFRA_CUDA=1, but this version has no CUDA sources yet: only the CPU operators exist"
+        )
+    print(
+        "note: Paddle is a CUDA build, but this version has no CUDA sources yet; building the CPU operators"
+    )
+    return False
+
+
+def find_nvcc() -> str:
+    """Locate nvcc: NVCC, CUDA_HOME/bin, PATH, /usr/local/cuda/bin, in this order."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    places = [
+        os.environ.get("NVCC"),
+        f"{home}/bin/nvcc" if home else None,
+        "nvcc",
+        "/usr/local/cuda/bin/nvcc",
+    ]
+    for place in places:
+        found = shutil.which(place) if place else None
+        if found:
+            return found
+    raise BuildError(
+        "CUDA sources are to be compiled (Paddle is a CUDA build, or PADDLE_INFRA_CUDA=1), but nvcc was not "
+        "found in NVCC, CUDA_HOME, PATH or /usr/local/cuda: install the CUDA toolkit, or set PADDLE_INFRA_CUDA=0"
+    )
+
+
+def cuda_arch_flags(archs: str) -> list[str]:
+    """Turn ``80;89;90a`` into nvcc options: machine code for each, PTX of the last plain one.
+
+    Raises:
+        BuildError: a name is not one that nvcc knows.
+    """
+    names = [name.strip() for name in re.split(r"[;, ]+", archs) if name.strip()]
+    for name in names:
+        if not re.fullmatch(r"\d{2,3}[af]?", name):
+            raise BuildError(f"PADDLE_INFRA_CUDA_ARCH_LIST: expected names such as 80;89;90a, got {name!r}")
+    if not names:
+        raise BuildError("PADDLE_INFRA_CUDA_ARCH_LIST is empty; expected names such as 80;89;90a")
+    flags = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
+    plain = [name for name in names if name.isdigit()]
+    if plain:
+        flags.append(f"-gencode=arch=compute_{plain[-1]},code=compute_{plain[-1]}")
+    return flags
+
+
+def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
+    """Choose compilers and options.
+
+    Raises:
+        BuildError: a compiler is missing.
+    """
+    cxx = shutil.which(os.environ.get("CXX", "g++"))
+    if cxx is None:
+        raise BuildError(
+            f"no C++ compiler: {os.environ.get('CXX', 'g++')!r} not found; install g++ or set CXX"
+        )
+    version = subprocess.run(
+        [cxx, "--version"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()[0]
+    include = paddle.root / "include"
+    defines = [
+        "-DPADDLE_WITH_CUSTOM_KERNEL",
+        "-DPADDLE_NO_PYTHON",
+        f'-DPADDLE_INFRA_PADDLE="{paddle.version}"',
+    ]
+    if cuda:
+        defines.append("-DPADDLE_WITH_CUDA")
+    system = [f"-isystem{include}", f"-isystem{include}/third_party"]
+    common = ["-std=c++17", f"-I{CSRC}", *defines, *system]
+    cxx_flags = [
+        *common,
+        "-O3",
+        "-ffp-contract=fast",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-fopenmp",
+        "-Wall",
+        "-Wextra",
+    ]
+    if platform.machine() == "x86_64":
+        cxx_flags.append("-march=x86-64-v2")
+    # libpaddle and libiomp5 are in the process before this library is loaded; no run path, so that the
+    # library works wherever Paddle is. Binding at load time turns a missing symbol into an error message
+    # instead of a crash later. Linking with -fopenmp would add a second thread pool (libgomp) beside
+    # Paddle's.
+    link_flags = [
+        "-shared", "-Wl,-z,now", "-Wl,--no-undefined", f"-L{paddle.root}/base", f"-L{paddle.root}/libs",
+        "-l:libpaddle.so", "-l:libphi.so", "-l:libphi_core.so", "-l:libcommon.so", "-l:libiomp5.so",
+        f"-Wl,-rpath-link,{paddle.root}/libs",
+    ]  # fmt: skip
+    if not cuda:
+        return Toolchain(cxx, version, tuple(cxx_flags), tuple(link_flags), None, ())
+    nvcc = find_nvcc()
+    toolkit = Path(nvcc).resolve().parent.parent
+    archs = cuda_arch_flags(os.environ.get("PADDLE_INFRA_CUDA_ARCH_LIST") or DEFAULT_CUDA_ARCHS)
+    nvcc_flags = [*common, "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall", *archs]
+    cxx_flags += [f"-isystem{toolkit}/include", f"-isystem{toolkit}/include/cccl"]
+    nvcc_flags += [f"-isystem{toolkit}/include/cccl"]
+    link_flags += [f"-L{toolkit}/lib64", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+    return Toolchain(cxx, version, tuple(cxx_flags), tuple(link_flags), nvcc, tuple(nvcc_flags))
+
+
+def find_sources(cuda: bool) -> list[Path]:
+    """Return every .cc file of csrc, and every .cu file if ``cuda``."""
+    return sorted(CSRC.rglob("*.cc")) + (sorted(CSRC.rglob("*.cu")) if cuda else [])
+
+
+def _quote(path: str | Path) -> str:
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def _command(flags: Sequence[str]) -> str:
+    return " ".join("'" + flag.replace("'", "'\\''") + "'" for flag in flags).replace("$", "$$")
+
+
+def _compile_rule(name: str, compiler: str, flags: Sequence[str]) -> str:
+    command = f"{_command([compiler])} -MD -MF $out.d {_command(flags)} -c $in -o $out"
+    return (
+        f"rule {name}\n  command = {command}\n  depfile = $out.d\n  deps = gcc\n  description = compile $in"
+    )
+
+
+def ninja_text(toolchain: Toolchain, sources: Sequence[Path]) -> str:
+    """Return the ninja file. Commands are part of it, so ninja itself notices when they change."""
+    link = f"{_command([toolchain.cxx])} $in {_command(toolchain.link_flags)} -o $out"
+    lines = [
+        "ninja_required_version = 1.5",
+        _compile_rule("cxx", toolchain.cxx, toolchain.cxx_flags),
+        f"rule link\n  command = {link}\n  description = link $out",
+    ]
+    if toolchain.nvcc is not None:
+        lines.append(_compile_rule("nvcc", toolchain.nvcc, toolchain.nvcc_flags))
+    objects = []
+    for source in sources:
+        objects.append(_quote(source.relative_to(CSRC).as_posix() + ".o"))
+        rule = "nvcc" if source.suffix == ".cu" else "cxx"
+        lines.append(f"build {objects[-1]}: {rule} {_quote(source)}")
+    lines.append(f"build {LIBRARY}: link {' '.join(objects)}\ndefault {LIBRARY}\n")
+    return "\n".join(lines)
+
+
+def find_ninja() -> str:
+    """Locate ninja: beside the running Python, from the ``ninja`` package, or on PATH."""
+    beside = Path(sys.executable).parent / "ninja"
+    spec = importlib.util.find_spec("ninja")
+    if spec is not None:
+        import ninja
+
+        packaged = Path(ninja.BIN_DIR) / "ninja"
+        beside = packaged if packaged.is_file() else beside
+    found = shutil.which(str(beside)) or shutil.which("ninja")
+    if found is None:
+        raise BuildError("ninja was not found: pip install ninja")
+    return found
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(path: Path, content: bytes, executable: bool = False) -> bool:
+    """Write a file in one step unless it already has this content; return whether it was written."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".incomplete-{path.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o755 if executable else 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return True
+
+
+def _run_ninja(build_dir: Path) -> None:
+    jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
+    if not jobs.isdigit() or int(jobs) < 1:
+        raise BuildError(f"MAX_JOBS must be a positive number, got {jobs!r}")
+    command = [find_ninja(), "-C", str(build_dir), "-j", jobs]
+    sys.stdout.flush()
+    result = subprocess.run(command)
+    if result.returncode != 0:
+        raise BuildError(
+            f"compiling the operators failed (ninja exit status {result.returncode}); the compiler's own "
+            f"messages are above. Command: {' '.join(command)}"
+        )
+
+
+def _sidecar(toolchain: Toolchain, paddle: PaddleInstallation, cuda: bool, library: bytes) -> dict[str, Any]:
+    return {
+        "package_version": project_version(),
+        "abi": abi_number(),
+        "paddle_version": paddle.version,
+        "cuda": cuda,
+        "compiler": toolchain.cxx_version,
+        "flags": [flag for flag in toolchain.cxx_flags if not flag.startswith(("-I", "-isystem"))],
+        "cuda_compiler": toolchain.nvcc,
+        "cuda_flags": [flag for flag in toolchain.nvcc_flags if not flag.startswith(("-I", "-isystem"))],
+        "machine": platform.machine(),
+        "library": LIBRARY,
+        "sha256": hashlib.sha256(library).hexdigest(),
+    }
+
+
+def build(output_dir: Path, build_root: Path = PROJECT / "build") -> Path:
+    """Compile what changed and put the library and its description (JSON) into ``output_dir``.
+
+    Returns:
+        The path of the library.
+
+    Raises:
+        BuildError: something is missing, or a compiler failed (its messages are printed as they are).
+    """
+    paddle = find_paddle()
+    cuda = wants_cuda(paddle)
+    sources = find_sources(cuda)
+    toolchain = find_toolchain(paddle, cuda)
+    build_dir = build_root / f"csrc-{'cuda' if cuda else 'cpu'}-{platform.machine()}"
+    with _locked(build_dir):
+        _replace(build_dir / "build.ninja", ninja_text(toolchain, sources).encode())
+        _run_ninja(build_dir)
+        library = (build_dir / LIBRARY).read_bytes()
+    output_dir.mkdir(parents=True, exist_ok=True)
+    description = json.dumps(_sidecar(toolchain, paddle, cuda, library), indent=2) + "\n"
+    # The description goes first: between the two steps its sha256 refuses the old library instead of trusting
+    # it.
+    _replace(output_dir / SIDECAR, description.encode())
+    _replace(output_dir / LIBRARY, library, executable=True)
+    return output_dir / LIBRARY
+
+
+def main() -> int:
+    """Build from the command line."""
+    parser = argparse.ArgumentParser(description="Compile the operators of paddle_infra.")
+    parser.add_argument("--output-dir", type=Path, default=PROJECT / "paddle_infra/_lib")
+    parser.add_argument("--build-root", type=Path, default=PROJECT / "build")
+    arguments = parser.parse_args()
+    try:
+        print(build(arguments.output_dir.resolve(), arguments.build_root.resolve()))
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

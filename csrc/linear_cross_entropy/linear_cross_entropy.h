@@ -1,0 +1,72 @@
+// Cross entropy of a linear layer's output, without storing the logits: parameters and entry points.
+//
+// For each row i with label y that is not ignore_index, with logits z = hidden_i W + b, capped to
+// softcap * tanh(z / softcap) if softcap > 0, log p = z - logsumexp(z), e = label_smoothing, w = class
+// weights:
+//
+//   l_i = (1 - e) w_y (-log p_y) + (e / C) sum_c w_c (-log p_c) + z_loss * logsumexp(z)^2
+//
+// and scale_i = t_i (reductions none and sum) or t_i / sum_j t_j w_{y_j} (mean), t = token weights; 0 where
+// ignored. Gradient: with k_i = grad_i scale_i, a_i = (1 - e) w_y + (e / C) sum_c w_c,
+//
+//   dl/dz_c = k_i [p_c (a_i + 2 z_loss logsumexp) - (1 - e) w_y [c = y] - (e / C) w_c] * (1 - (z_c /
+//   softcap)^2)
+//
+// The functions neither allocate nor throw nor know Paddle. All arrays are float32, in C order; rows are
+// dense.
+#pragma once
+
+#include <cstdint>
+
+namespace paddle_infra {
+
+enum class Reduction : int { kNone = 0, kSum = 1, kMean = 2 };
+
+// What the forward pass keeps for the backward pass, for each row. The log-sum-exp is kept as two numbers: as
+// one float its rounding error (1e-3 at 1e4) would be a relative error of every probability.
+struct RowStats {
+  float max;      // largest logit
+  float log_sum;  // log of the sum of exp(logit - max)
+  float scale;    // scale_i above
+};
+
+struct LinearCrossEntropyParams {
+  const float* hidden;        // [rows, hidden_size]
+  const float* weight;        // see the two strides
+  const float* bias;          // [classes] or null
+  const int64_t* label;       // [rows]
+  const float* class_weight;  // [classes] or null (all 1)
+  const float* token_weight;  // [rows] or null (all 1)
+
+  int64_t rows, hidden_size, classes;
+  int64_t weight_class_stride, weight_feature_stride;  // one of them is 1
+
+  int64_t ignore_index;
+  float label_smoothing, z_loss, softcap;
+  Reduction reduction;
+
+  RowStats* stats;  // [rows]: written by forward, read by backward
+  float* loss;      // forward: [rows] for Reduction::kNone, else [1]
+
+  const float* grad_loss;  // backward: same shape as loss
+  float* grad_hidden;      // [rows, hidden_size]
+  float* grad_weight;      // as weight
+  float* grad_bias;        // [classes] or null
+
+  void* workspace;  // of the size below, aligned to 64 bytes
+};
+
+}  // namespace paddle_infra
+
+extern "C" {
+
+// Bytes of scratch memory. It grows with rows * 32 + hidden_size * 2 KB, never with rows * classes.
+int64_t paddle_infra_linear_cross_entropy_workspace(const paddle_infra::LinearCrossEntropyParams* params);
+
+// The first row whose label is neither ignore_index nor in [0, classes), or -1. Call it before the others.
+int64_t paddle_infra_linear_cross_entropy_bad_row(const paddle_infra::LinearCrossEntropyParams* params);
+
+void paddle_infra_linear_cross_entropy_cpu_fwd(const paddle_infra::LinearCrossEntropyParams* params);
+void paddle_infra_linear_cross_entropy_cpu_bwd(const paddle_infra::LinearCrossEntropyParams* params);
+
+}  // extern "C"

@@ -1,0 +1,227 @@
+"""The command ``paddle-infra``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from paddle_infra._core.errors import PaddleInfraError
+from paddle_infra._version import __version__
+
+if TYPE_CHECKING:
+    from paddle_infra.cli.config import RunConfig
+
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(prog="paddle-infra", description="Train, evaluate, export, verify.")
+    top.add_argument("--version", action="version", version=f"paddle-infra {__version__}")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help, description=help)
+
+    overrides = {
+        "nargs": "*",
+        "default": [],
+        "metavar": "KEY=VALUE",
+        "help": "change a key: training.epochs=2",
+    }
+    demo = command("demo", "Fine-tune, evaluate, export, verify and report on real data.")
+    demo.add_argument("overrides", **overrides)  # type: ignore[arg-type]
+    train = command("train", "Train what a configuration file describes.")
+    train.add_argument("config", type=Path, help="YAML file")
+    train.add_argument("overrides", **overrides)  # type: ignore[arg-type]
+    how = train.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    how.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    evaluate = command("evaluate", "Score a trained run.")
+    evaluate.add_argument("run", type=Path, help="folder of a run")
+    evaluate.add_argument("--split", choices=("train", "validation", "test"), default="test")
+    evaluate.add_argument("--json", action="store_true", help="print everything as JSON")
+    export = command("export", "Export a trained run and verify the exports.")
+    export.add_argument("run", type=Path, help="folder of a run")
+    export.add_argument(
+        "--target", choices=("inference", "onnx"), action="append", help="default: as configured"
+    )
+    verify = command("verify", "Verify an export against the model it was made from, in a fresh process.")
+    verify.add_argument("export", type=Path, help="folder of an export: RUN/export/TARGET")
+    verify.add_argument("--tolerance", type=float, help="largest absolute difference; default: as configured")
+    report = command("report", "Evaluate, time the exports, and write the report of a trained run.")
+    report.add_argument("run", type=Path, help="folder of a run")
+    command("doctor", "Say what this environment has and what it lacks.")
+    resources = command("resources", "Weights and data, pinned by hash.")
+    actions = resources.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="show all resources")
+    fetch = actions.add_parser("fetch", help="fetch resources into the cache")
+    fetch.add_argument("names", nargs="+", metavar="NAME")
+    fetch.add_argument("--verify", action="store_true", help="check every cached byte")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0 done, 1 failed with one clear message, 130 interrupted."""
+    options = parser().parse_args(arguments)
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    try:
+        return _COMMANDS[options.command](options, console)
+    except PaddleInfraError as error:
+        if options.debug:
+            raise
+        errors.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        return EXIT_ERROR
+    except KeyboardInterrupt as interrupt:  # TrainingInterrupted says where the checkpoint is
+        errors.print(f"[yellow]interrupted[/] {escape(str(interrupt))}", soft_wrap=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        return EXIT_ERROR
+
+
+# The commands import what they need: `--help` and `doctor` must work where something is broken.
+
+
+def _tune(config: RunConfig) -> None:
+    from paddle_infra._core.runtime import tune_cpu
+
+    tune_cpu(config.threads or None)
+
+
+def _demo(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.cli.demo import demo_config, run_demo
+
+    _tune(demo_config(options.overrides))
+    run_demo(options.overrides, console)
+    return 0
+
+
+def _train(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.cli.config import load_config
+    from paddle_infra.cli.run_directory import RunDirectory
+    from paddle_infra.cli.training import train_run
+
+    config = load_config(options.config, options.overrides)
+    _tune(config)
+    directory = RunDirectory(Path(config.run_directory))
+    train_run(config, directory, console, resume=options.resume, overwrite=options.overwrite)
+    console.print(f"model: {directory.model}", soft_wrap=True)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.cli.evaluation import evaluate_run
+    from paddle_infra.cli.run_directory import open_run
+
+    directory, config = open_run(options.run)
+    _tune(config)
+    evaluation = evaluate_run(config, directory, options.split)
+    if options.json:
+        print(json.dumps(evaluation.as_dict(), indent=2, ensure_ascii=False))
+        return 0
+    for name, value in evaluation.metrics.items():
+        console.print(f"{name} {value:.4f}")
+    console.print(f"{'':24} precision  recall      f1  support")
+    for row in [*evaluation.per_class, *evaluation.token_table]:
+        console.print(
+            f"{row['name'][:24]:24} {row['precision']:9.4f} {row['recall']:7.4f} {row['f1']:7.4f} {row['support']:8d}",
+            markup=False,
+        )
+    return 0
+
+
+def _export(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.cli.exporting import export_run
+    from paddle_infra.cli.run_directory import open_run
+
+    directory, config = open_run(options.run)
+    _tune(config)
+    for report in export_run(config, directory, options.target):
+        check = report.verification
+        console.print(
+            f"{report.path}: verified, {len(check.cases)} cases, largest error {check.max_error:.1e} "
+            f"(allowed {check.atol:.0e})",
+            soft_wrap=True,
+        )
+    return 0
+
+
+def _verify(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.cli.exporting import run_of_export
+    from paddle_infra.cli.run_directory import open_run
+    from paddle_infra.cli.tasks import load_model
+    from paddle_infra.export import verify
+
+    directory, config = open_run(run_of_export(options.export))
+    _tune(config)
+    atol = config.export.tolerance if options.tolerance is None else options.tolerance
+    check = verify(options.export, load_model(config, directory.model), atol=atol)
+    for case in check.cases:
+        console.print(f"{case.name:24} {case.max_error:.1e}", markup=False)
+    console.print(f"verified: largest error {check.max_error:.1e} (allowed {check.atol:.0e})")
+    return 0
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.cli.evaluation import evaluate_run
+    from paddle_infra.cli.exporting import export_run
+    from paddle_infra.cli.reporting import measure_exports, write_run_report
+    from paddle_infra.cli.run_directory import open_run
+
+    directory, config = open_run(options.run)
+    _tune(config)
+    exports = export_run(config, directory)
+    write_run_report(
+        config, directory, evaluate_run(config, directory), exports, measure_exports(directory, exports)
+    )
+    console.print(str(directory.report), soft_wrap=True)
+    return 0
+
+
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.cli.doctor import print_diagnosis
+
+    return 0 if print_diagnosis(console) else EXIT_ERROR
+
+
+def _resources(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.data import resources
+
+    if options.action == "fetch":
+        for name in options.names:
+            console.print(
+                f"{name}: {resources.fetch(name, verify=options.verify)}", soft_wrap=True, markup=False
+            )
+        return 0
+    for resource in resources.available():
+        state = "cached" if resources.is_cached(resource) else "not cached"
+        console.print(
+            f"{resource.name} ({resource.package}=={resource.version}, {resource.licence}): {state}",
+            markup=False,
+        )
+        console.print(f"  {resource.description}", markup=False)
+    return 0
+
+
+_COMMANDS = {
+    "demo": _demo,
+    "train": _train,
+    "evaluate": _evaluate,
+    "export": _export,
+    "verify": _verify,
+    "report": _report,
+    "doctor": _doctor,
+    "resources": _resources,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

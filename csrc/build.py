@@ -135,7 +135,7 @@ def find_nvcc() -> str:
             return found
     raise BuildError(
         "CUDA sources are to be compiled (Paddle is a CUDA build, or PADDLE_INFRA_CUDA=1), but nvcc was not "
-        "found in NVCC, CUDA_HOME, PATH or /usr/local/cuda: install the CUDA toolkit, or set PADDLE_INFRA_CUDA=0"
+        "found in NVCC, CUDA_HOME, PATH or /usr/local/cuda: install the toolkit, or set PADDLE_INFRA_CUDA=0"
     )
 
 

@@ -33,6 +33,6 @@ CpuTarget cpu_target() {
 
 }  // namespace paddle_infra
 
-extern "C" const char* paddle_infra_cpu_target() {
+const char* paddle_infra_cpu_target() {
   return paddle_infra::kNames[static_cast<int>(paddle_infra::cpu_target())];
 }

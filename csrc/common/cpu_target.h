@@ -1,6 +1,8 @@
 // Which instruction set the CPU kernels use.
 #pragma once
 
+#include "common/abi.h"
+
 namespace paddle_infra {
 
 enum class CpuTarget : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };
@@ -13,4 +15,4 @@ CpuTarget cpu_target();
 }  // namespace paddle_infra
 
 // "baseline", "avx2" or "avx512": what cpu_target() decided, for reports and tests.
-extern "C" const char* paddle_infra_cpu_target();
+PADDLE_INFRA_EXPORT const char* paddle_infra_cpu_target();

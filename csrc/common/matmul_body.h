@@ -2,9 +2,11 @@
 //
 //   C[m, n] (+)= sum_k A[m, k] B[k, n]
 //
-// A is read one element at a time, so it may have any strides; vectors run along n. Every element of C is one
-// chain of multiply-adds in the order of k, whatever the block sizes: results do not depend on how work is
-// divided.
+// A is read one element at a time, so it may have any strides; vectors run along n. Every element of the
+// product is one chain of multiply-adds in the order of k, whatever the block sizes: results do not depend on
+// how work is divided. The chain starts at 0 and is then added to C, so that a sum over many calls is one of
+// partial sums: its rounding error grows with the root of the number of calls plus that of depth, not of all
+// terms.
 
 #include "common/simd_body.h"
 
@@ -36,16 +38,7 @@ enum Tail { kWhole, kPartialC, kPartialBoth };
 template <int kRows, int kVecs, Tail kTail>
 static void matmul_tile(const MatrixA& a, const float* b, int64_t b_stride, float* c, int64_t c_stride,
                         int64_t depth, int last_lanes, bool accumulate) {
-  Vec acc[kRows][kVecs];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVecs; ++v) {
-      const float* from = c + r * c_stride + v * kLanes;
-      const bool partial = kTail != kWhole && v == kVecs - 1;
-      acc[r][v] = !accumulate ? Vec{} : partial ? load_partial(from, last_lanes) : load(from);
-    }
-  }
+  Vec acc[kRows][kVecs] = {};
   for (int64_t k = 0; k < depth; ++k) {
     const float* row = b + k * b_stride;
     Vec bv[kVecs];
@@ -67,9 +60,9 @@ static void matmul_tile(const MatrixA& a, const float* b, int64_t b_stride, floa
     for (int v = 0; v < kVecs; ++v) {
       float* to = c + r * c_stride + v * kLanes;
       if (kTail != kWhole && v == kVecs - 1) {
-        store_partial(to, acc[r][v], last_lanes);
+        store_partial(to, accumulate ? load_partial(to, last_lanes) + acc[r][v] : acc[r][v], last_lanes);
       } else {
-        store(to, acc[r][v]);
+        store(to, accumulate ? load(to) + acc[r][v] : acc[r][v]);
       }
     }
   }

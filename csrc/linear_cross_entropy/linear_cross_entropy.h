@@ -18,6 +18,8 @@
 
 #include <cstdint>
 
+#include "common/abi.h"
+
 namespace paddle_infra {
 
 enum class Reduction : int { kNone = 0, kSum = 1, kMean = 2 };
@@ -58,15 +60,15 @@ struct LinearCrossEntropyParams {
 
 }  // namespace paddle_infra
 
-extern "C" {
-
 // Bytes of scratch memory. It grows with rows * 32 + hidden_size * 2 KB, never with rows * classes.
-int64_t paddle_infra_linear_cross_entropy_workspace(const paddle_infra::LinearCrossEntropyParams* params);
+PADDLE_INFRA_EXPORT int64_t
+paddle_infra_linear_cross_entropy_workspace(const paddle_infra::LinearCrossEntropyParams* params);
 
 // The first row whose label is neither ignore_index nor in [0, classes), or -1. Call it before the others.
-int64_t paddle_infra_linear_cross_entropy_bad_row(const paddle_infra::LinearCrossEntropyParams* params);
+PADDLE_INFRA_EXPORT int64_t
+paddle_infra_linear_cross_entropy_bad_row(const paddle_infra::LinearCrossEntropyParams* params);
 
-void paddle_infra_linear_cross_entropy_cpu_fwd(const paddle_infra::LinearCrossEntropyParams* params);
-void paddle_infra_linear_cross_entropy_cpu_bwd(const paddle_infra::LinearCrossEntropyParams* params);
-
-}  // extern "C"
+PADDLE_INFRA_EXPORT void paddle_infra_linear_cross_entropy_cpu_fwd(
+    const paddle_infra::LinearCrossEntropyParams* params);
+PADDLE_INFRA_EXPORT void paddle_infra_linear_cross_entropy_cpu_bwd(
+    const paddle_infra::LinearCrossEntropyParams* params);

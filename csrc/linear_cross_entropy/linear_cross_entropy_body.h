@@ -98,9 +98,9 @@ static void backward_rows(const LinearCrossEntropyParams& p, const ClassBlock& b
 static void weight_gradient(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
                             int64_t rows, int64_t feature, int64_t features, const float* z,
                             bool accumulate) {
-  // With few classes each element of hidden is used a few times only: walk through few rows at a time, along
-  // them.
-  const int64_t step = block.count <= kFewClasses ? kRowBlock : rows;
+  // With few classes each element of hidden is used a few times only: take few rows at a time, so that they
+  // are read along. Otherwise more: the sums in memory are read and written once a step.
+  const int64_t step = block.count <= kFewClasses ? kRowBlock : kRowGroup / 4;
   float* to = p.grad_weight + block.first * p.weight_class_stride + feature * p.weight_feature_stride;
   for (int64_t r = 0; r < rows; r += step) {
     const int64_t depth = rows - r < step ? rows - r : step;

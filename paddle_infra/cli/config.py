@@ -148,7 +148,7 @@ def _build(cls: type[_Section], raw: Any, source: str, prefix: str) -> _Section:
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: {prefix.rstrip('.')}: expected a section with keys, got {raw!r}")
     hints = typing.get_type_hints(cls)
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in hints:
             close = difflib.get_close_matches(str(key), hints, n=1)

@@ -73,7 +73,7 @@ def _paddle() -> list[Finding]:
     ]
     both = {"paddlepaddle", "paddlepaddle-gpu"} & set(versions)
     if len(both) == 2:
-        text = "paddlepaddle and paddlepaddle-gpu are both installed and overwrite each other: uninstall both, install one"
+        text = "paddlepaddle and paddlepaddle-gpu overwrite each other: uninstall both, then install one"
         findings.append(Finding(False, "paddle", text))
     elif not both:
         findings.append(Finding(False, "paddle", "not installed: pip install 'paddlepaddle>=3.3,<3.4'"))
@@ -91,7 +91,10 @@ def _extension() -> list[Finding]:
     status = extension.status()
     if status.is_loaded:
         build = dict(status.build or {})
-        text = f"{status.path} (Paddle {build.get('paddle_version')}, {build.get('compiler')}, CUDA: {build.get('cuda')})"
+        made_with = (
+            f"Paddle {build.get('paddle_version')}, {build.get('compiler')}, CUDA: {build.get('cuda')}"
+        )
+        text = f"{status.path} ({made_with})"
         return [Finding(True, "compiled operators", text)]
     return [Finding(False, "compiled operators", "; ".join(status.reasons))]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paddle_infra._core.errors import DataError
 from paddle_infra.cli.config import DataConfig, RunConfig
@@ -21,7 +22,7 @@ from paddle_infra.data import (
 )
 from paddle_infra.data.splits import example_key
 
-Example = TextExample | TokenExample
+Example = Any  # TextExample or TokenExample: one run has one kind, the functions below take either
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def local_path(source: str) -> Path:
 def read_examples(config: DataConfig, source: str, labels: list[str] | None = None) -> list[Example]:
     """Read one file in the configured format; with ``labels``, another label is an error that names the line."""
     path = local_path(source)
-    readers: dict[str, Callable[[], list[TextExample] | list[TokenExample]]] = {
+    readers: dict[str, Callable[[], Sequence[TextExample | TokenExample]]] = {
         "delimited": lambda: read_delimited(
             path,
             text_column=config.text,

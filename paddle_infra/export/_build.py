@@ -26,14 +26,7 @@ from paddle_infra.export.manifest import EXAMPLES_NAME, MANIFEST_NAME, Manifest,
 from paddle_infra.export.spec import Arrays, DynamicAxes, TensorSpec, as_arrays, input_specs, output_specs
 from paddle_infra.export.verify import VerificationReport, run_references, verify_outputs
 
-_PACKAGES = (
-    "paddlepaddle",
-    "paddlepaddle-gpu",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "paddle2onnx",
-)
+_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "onnx", "onnxruntime", "paddle2onnx")
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,8 @@ def make_plan(
     """
     if not isinstance(model, paddle.nn.Layer):
         raise InvalidDtypeError(f"model: expected a paddle.nn.Layer, got {type(model).__name__}")
-    _check_destination(Path(path))
+    folder = Path(os.path.abspath(path))
+    _check_destination(folder)
     extras = _check_extra_files(extra_files or ())
     facts = _check_metadata(metadata or {})
     if isinstance(output_names, str) or not output_names or len(set(output_names)) != len(output_names):
@@ -106,7 +100,7 @@ def make_plan(
     names = None if labels is None else _check_labels(labels, outputs[0])
     return Plan(
         model,
-        Path(path),
+        folder,
         examples,
         inputs,
         outputs,

@@ -93,7 +93,7 @@ class _Pretrained(nn.Layer):
         Raises:
             WeightError: a file is missing or damaged or does not fit the model.
         """
-        model = cls(dataclasses.replace(BertConfig.load(directory), **changes))
+        model = cls(dataclasses.replace(BertConfig.load(directory), **changes))  # type: ignore[call-arg]
         model.load_report = load_weights(model, directory, optional=cls._new_parts)
         return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -73,12 +74,12 @@ class TransformerEncoder(nn.Layer):
     """A stack of :class:`TransformerEncoderLayer`; arguments and shapes as there."""
 
     def __init__(
-        self, num_layers: int, hidden_size: int, num_heads: int, intermediate_size: int, **options: object
+        self, num_layers: int, hidden_size: int, num_heads: int, intermediate_size: int, **options: Any
     ) -> None:
         super().__init__()
         self.layers = nn.LayerList(
             [
-                TransformerEncoderLayer(hidden_size, num_heads, intermediate_size, **options)  # type: ignore[arg-type]
+                TransformerEncoderLayer(hidden_size, num_heads, intermediate_size, **options)
                 for _ in range(num_layers)
             ]
         )

@@ -85,8 +85,10 @@ class Checkpoint(Callback):
                 self.last_path = path
             elif step_of(path) >= trainer.state.step:
                 self._clear_newer(path, trainer.state.step)
-        if trainer.state.best_step is not None:
-            self.best_path = self.directory / checkpoint_name(trainer.state.best_step)
+        (self.directory / "best.json").unlink(missing_ok=True)  # perhaps of another run
+        best = self.directory / checkpoint_name(trainer.state.best_step or 0)
+        if self.best_metric is not None and best.is_dir():
+            self._mark_best(trainer, best)
         self._watch.install()
 
     def on_step_end(self, trainer: Trainer) -> None:

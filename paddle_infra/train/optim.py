@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import paddle
@@ -77,33 +77,31 @@ def adamw(
     )
 
 
-class schedule_factor:  # noqa: N801 - used like a function
-    """``schedule_factor(schedule, warmup_steps, total_steps)(step)`` is the factor on the peak learning rate.
+def schedule_factor(schedule: Schedule, warmup_steps: int, total_steps: int | None) -> Callable[[int], float]:
+    """Return the function from a step (from 0) to its factor on the peak learning rate.
 
     Raises:
         InvalidInputError: the schedule is unknown, or the numbers of steps do not fit.
     """
+    if schedule not in ("linear", "cosine", "constant"):
+        raise InvalidInputError(f"schedule: expected 'linear', 'cosine' or 'constant', got {schedule!r}")
+    if warmup_steps < 0:
+        raise InvalidInputError(f"warmup_steps: expected 0 or more, got {warmup_steps}")
+    if schedule != "constant" and (total_steps is None or total_steps <= warmup_steps):
+        raise InvalidInputError(
+            f"total_steps: expected more than warmup_steps ({warmup_steps}) for schedule {schedule!r}, "
+            f"got {total_steps}"
+        )
 
-    def __init__(self, schedule: Schedule, warmup_steps: int, total_steps: int | None) -> None:
-        if schedule not in ("linear", "cosine", "constant"):
-            raise InvalidInputError(f"schedule: expected 'linear', 'cosine' or 'constant', got {schedule!r}")
-        if warmup_steps < 0:
-            raise InvalidInputError(f"warmup_steps: expected 0 or more, got {warmup_steps}")
-        if schedule != "constant" and (total_steps is None or total_steps <= warmup_steps):
-            raise InvalidInputError(
-                f"total_steps: expected more than warmup_steps ({warmup_steps}) for schedule {schedule!r}, "
-                f"got {total_steps}"
-            )
-        self.schedule, self.warmup_steps, self.total_steps = schedule, warmup_steps, total_steps
-
-    def __call__(self, step: int) -> float:
-        """Return the factor for a step, from 0."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        if self.schedule == "constant" or self.total_steps is None:
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        if schedule == "constant" or total_steps is None:
             return 1.0
-        done = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
-        return 1.0 - done if self.schedule == "linear" else (1.0 + math.cos(math.pi * done)) / 2.0
+        done = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
+        return 1.0 - done if schedule == "linear" else (1.0 + math.cos(math.pi * done)) / 2.0
+
+    return factor
 
 
 def layer_of_parameters(names: Sequence[str]) -> dict[str, int]:

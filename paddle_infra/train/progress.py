@@ -28,7 +28,8 @@ class ProgressBar(Callback):
     def __init__(self, *, console: Console | None = None, interval_s: float = 10.0) -> None:
         self._console, self._interval_s = console, interval_s
         self._display: _Display | None = None
-        self._evaluated, self._eval_batches = 0, None  # type: tuple[int, int | None]
+        self._evaluated = 0
+        self._eval_batches: int | None = None
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Start the bar, where the run resumes."""

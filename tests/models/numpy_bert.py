@@ -1,4 +1,4 @@
-"""BERT's forward pass in numpy, float64, written from the paper and the checkpoint's names: shares no code with ours."""
+"""BERT in numpy, float64, written from the paper and the names in the checkpoint: shares no code with ours."""
 
 from __future__ import annotations
 

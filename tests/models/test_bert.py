@@ -30,7 +30,7 @@ TINY = BertConfig(
 TEXTS = [
     "How did serfdom develop in and then leave Russia ?",
     "A much shorter one .",
-    "Naïve café – 3,000 m²!",
+    "Naïve café: 3,000 m²!",
 ]
 
 
@@ -172,7 +172,7 @@ def test_a_failed_load_changes_nothing(saved: Path) -> None:
     edit(saved, {"bert.embeddings.LayerNorm.bias": np.zeros(3, np.float32)})
     model = BertModel(TINY)
     before = [p.numpy().copy() for p in model.parameters()]
-    with pytest.raises(WeightError, match="LayerNorm.bias"):
+    with pytest.raises(WeightError, match=r"LayerNorm\.bias"):
         load_weights(model, saved)
     assert all(np.array_equal(a, p.numpy()) for a, p in zip(before, model.parameters(), strict=True))
 

@@ -102,6 +102,14 @@ def test_two_runs_are_not_mixed_in_one_folder(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000002", "step-00000003"]
 
 
+def test_overwriting_forgets_the_best_of_the_earlier_run(tmp_path: Path) -> None:
+    callbacks = [Checkpoint(tmp_path, best_metric="score"), FakeScores(0.5)]
+    make_trainer(callbacks).fit(SeekableLoader(), SeekableLoader(), max_epochs=1)
+    assert (tmp_path / "best.json").exists()
+    make_trainer([Checkpoint(tmp_path, overwrite=True)]).fit(SeekableLoader(), max_steps=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001"]
+
+
 def test_debris_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     # No process has this number: it is above the largest that Linux gives.
     debris = tmp_path / f".incomplete-step-00000009-{2**22 + 1}-abcdef12"

@@ -103,4 +103,11 @@ class AxisMismatch(VerificationError):  # noqa: N818 - public name
 
 
 class ValueMismatch(VerificationError):  # noqa: N818 - public name
-    """An output differs by more than the tolerance; carries the first bad position."""
+    """An output differs by more than the tolerance; carries the first bad element."""
+
+    def __init__(
+        self, message: str, *, output: str, index: tuple[int, ...], expected: float, got: float, tolerance: float
+    ) -> None:
+        self.output, self.index = output, index
+        self.expected, self.got, self.tolerance = expected, got, tolerance
+        super().__init__(message)

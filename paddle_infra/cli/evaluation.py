@@ -11,11 +11,29 @@ import numpy as np
 from paddle_infra.cli.config import RunConfig
 from paddle_infra.cli.run_directory import RunDirectory
 from paddle_infra.cli.sources import Example, load_splits
-from paddle_infra.cli.tasks import Classifier, load_model, new_dataset, new_loader, new_metrics, new_sampler
+from paddle_infra.cli.tasks import (
+    Classifier,
+    Predictions,
+    load_model,
+    new_dataset,
+    new_loader,
+    new_metrics,
+    new_sampler,
+)
 from paddle_infra.cli.training import LABEL_FILE
 from paddle_infra.data import IGNORED_LABEL, LabelMap, TextExample, Tokenizer
 from paddle_infra.train import SingleDevice
 from paddle_infra.train.evaluation import evaluation_mode
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An example that the model got wrong; a tagged sentence has no single confidence."""
+
+    text: str
+    expected: str
+    predicted: str
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,7 @@ class Evaluation:
     token_table: list[dict[str, Any]]  # token classification: per tag, then averages with and without O
     labels: list[str]
     confusion: list[list[int]]  # rows are labels, columns predictions
-    mistakes: list[dict[str, str]]  # text, expected, predicted
+    mistakes: list[Mistake]
     examples: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,7 +95,7 @@ def evaluate_model(
         token_table=tokens,
         labels=labels.to_list(),
         confusion=metrics.confusion.matrix.tolist(),
-        mistakes=_mistakes(examples, order, gold, metrics.predictions.batches, labels),
+        mistakes=_mistakes(examples, order, gold, metrics.predictions, labels),
         examples=len(examples),
     )
 
@@ -86,31 +104,25 @@ def _mistakes(
     examples: Sequence[Example],
     order: Sequence[int],
     gold: Sequence[np.ndarray],
-    predicted: Sequence[np.ndarray],
+    predictions: Predictions,
     labels: LabelMap,
-) -> list[dict[str, str]]:
+) -> list[Mistake]:
     """Return every example with a wrong prediction, in the order of the file."""
     wrong = {}
-    rows = (
-        (g, p)
-        for g_batch, p_batch in zip(gold, predicted, strict=True)
-        for g, p in zip(g_batch, p_batch, strict=True)
-    )
-    for index, (expected, got) in zip(order, rows, strict=True):
+    batches = zip(gold, predictions.classes, predictions.confidences, strict=True)
+    rows = (row for batch in batches for row in zip(*batch, strict=True))
+    for index, (expected, got, confidence) in zip(order, rows, strict=True):
         example = examples[index]
         if isinstance(example, TextExample):
             if expected != got:
-                wrong[index] = (example.text, labels.name_of(int(expected)), labels.name_of(int(got)))
+                names = labels.name_of(int(expected)), labels.name_of(int(got))
+                wrong[index] = Mistake(example.text, *names, float(confidence))
             continue
         counts = expected != IGNORED_LABEL
         if (expected[counts] != got[counts]).any():
-            wrong[index] = (
-                " ".join(example.tokens),
-                _spans(example.tokens, expected[counts], labels),
-                _spans(example.tokens, got[counts], labels),
-            )
-    keys = ("text", "expected", "predicted")
-    return [dict(zip(keys, wrong[index], strict=True)) for index in sorted(wrong)]
+            right, found = (_spans(example.tokens, tags[counts], labels) for tags in (expected, got))
+            wrong[index] = Mistake(" ".join(example.tokens), right, found)
+    return [wrong[index] for index in sorted(wrong)]
 
 
 def _spans(tokens: Sequence[str], tags: np.ndarray, labels: LabelMap) -> str:

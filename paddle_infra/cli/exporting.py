@@ -20,9 +20,10 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_m
 
 
 def example_inputs(tokenizer: Tokenizer, batch_size: int = 2, length: int = 16) -> dict[str, np.ndarray]:
-    """Return a small batch with real ids and padding in its last row: what an export is traced with."""
+    """Return a small batch with real ids, both token types, and padding in its last row: to trace, verify and time."""
     encoding = tokenizer.encode("What is the capital of the largest country by area ? " * length, length)
-    row = {"input_ids": encoding.input_ids, "token_type_ids": encoding.token_type_ids}
+    types = [int(2 * position >= length) for position in range(length)]
+    row = {"input_ids": encoding.input_ids, "token_type_ids": types}
     short = {name: values[: max(1, length // 2)] for name, values in row.items()}
     return inputs_of(PaddingCollator(tokenizer.pad_id)([row] * (batch_size - 1) + [short]))
 

@@ -93,8 +93,8 @@ def report_data(
             for row in evaluation.per_class
         ],
         misclassified=[
-            Misclassified(row["text"], row["expected"], row["predicted"])
-            for row in evaluation.mistakes[:_SHOWN_MISTAKES]
+            Misclassified(mistake.text, mistake.expected, mistake.predicted, mistake.confidence)
+            for mistake in evaluation.mistakes[:_SHOWN_MISTAKES]
         ],
         misclassified_total=len(evaluation.mistakes),
         exports=[

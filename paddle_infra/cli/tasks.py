@@ -14,6 +14,7 @@ from paddle_infra._core.errors import ConfigError
 from paddle_infra.cli.config import RunConfig
 from paddle_infra.cli.sources import Example, local_path
 from paddle_infra.data import (
+    WORD_SHAPES,
     LabelMap,
     LengthBucketSampler,
     Loader,
@@ -21,6 +22,7 @@ from paddle_infra.data import (
     SequenceClassificationDataset,
     TokenClassificationDataset,
     Tokenizer,
+    word_shape,
 )
 from paddle_infra.models import BertForSequenceClassification, BertForTokenClassification
 from paddle_infra.train import F1, Accuracy, ConfusionMatrix, EntityF1, Evaluator, TokenTable
@@ -45,12 +47,14 @@ def new_model(config: RunConfig, labels: LabelMap) -> Classifier:
     Raises:
         ConfigError: sequences may be longer than the encoder's positions.
     """
+    changes = {"type_vocab_size": len(WORD_SHAPES)} if config.data.word_shapes else {}
     model = _model_class(config.task).from_pretrained(
         local_path(config.model.pretrained),
         labels=tuple(labels.to_list()),
         pooling=config.model.pooling,
         hidden_dropout_prob=config.model.dropout,
         attention_probs_dropout_prob=config.model.attention_dropout,
+        **changes,
     )
     if config.data.max_length > model.config.max_position_embeddings:
         raise ConfigError(
@@ -69,10 +73,12 @@ def new_dataset(
     config: RunConfig, examples: Sequence[Example], tokenizer: Tokenizer, labels: LabelMap
 ) -> ClassificationDataset:
     """Tokenize examples for the task."""
-    cls: Any = (
-        TokenClassificationDataset if config.task == "token_classification" else SequenceClassificationDataset
+    if config.task == "sequence_classification":
+        return SequenceClassificationDataset(examples, tokenizer, labels, max_length=config.data.max_length)
+    word_type = word_shape if config.data.word_shapes else None
+    return TokenClassificationDataset(
+        examples, tokenizer, labels, max_length=config.data.max_length, word_type=word_type
     )
-    return cls(examples, tokenizer, labels, max_length=config.data.max_length)
 
 
 def new_sampler(config: RunConfig, dataset: ClassificationDataset, *, training: bool) -> LengthBucketSampler:
@@ -103,11 +109,15 @@ def logits_and_labels(model: paddle.nn.Layer, batch: dict[str, Any]) -> dict[str
 class Predictions:
     """A metric that keeps the predicted classes, batch by batch, to show examples of what went wrong."""
 
-    batches: list[np.ndarray] = field(default_factory=list)
+    classes: list[np.ndarray] = field(default_factory=list)  # int32, shaped as the labels
+    confidences: list[np.ndarray] = field(default_factory=list)  # float32, the predicted class's probability
 
     def update(self, *, logits: Any = None, **_: Any) -> None:
-        """Keep the argmax: a small integer per item."""
-        self.batches.append(np.asarray(logits).argmax(-1).astype(np.int32))
+        """Keep the likeliest class and its probability: two small numbers per item."""
+        logits = np.asarray(logits)
+        self.classes.append(logits.argmax(-1).astype(np.int32))
+        top = logits.max(-1, keepdims=True)
+        self.confidences.append((1.0 / np.exp(logits - top).sum(-1)).astype(np.float32))
 
     def compute(self) -> dict[str, float]:
         """Return nothing: this is a record, not a score."""
@@ -115,7 +125,7 @@ class Predictions:
 
     def reset(self) -> None:
         """Forget everything."""
-        self.batches = []
+        self.classes, self.confidences = [], []
 
 
 @dataclass

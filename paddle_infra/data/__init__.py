@@ -19,11 +19,13 @@ from paddle_infra.data.loader import BatchSampler, Dataset, Loader
 from paddle_infra.data.readers import read_delimited, read_jsonl, read_question_labels
 from paddle_infra.data.resources import FetchProgress, Resource
 from paddle_infra.data.samplers import LengthBucketSampler
+from paddle_infra.data.shapes import WORD_SHAPES, word_shape
 from paddle_infra.data.splits import assert_no_leak, deduplicate, find_conflicts, split
 from paddle_infra.data.tokenizer import Encoding, Tokenizer
 
 __all__ = [
     "IGNORED_LABEL",
+    "WORD_SHAPES",
     "Batch",
     "BatchSampler",
     "Dataset",
@@ -52,4 +54,5 @@ __all__ = [
     "resources",
     "split",
     "text_key",
+    "word_shape",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +107,8 @@ class TokenClassificationDataset:
         tokenizer: turns them into sub-words, here and now.
         labels: the classes; may be ``None`` for unlabelled examples.
         max_length: longest sample, in sub-words; longer ones are cut off and counted.
+        word_type: returns the token type of a word, which all its sub-words get; see
+            :func:`paddle_infra.data.word_shape`. By default the tokenizer's types.
         progress: called with the number of examples encoded so far.
 
     Raises:
@@ -121,6 +124,7 @@ class TokenClassificationDataset:
         labels: LabelMap | None,
         *,
         max_length: int,
+        word_type: Callable[[str], int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.examples = list(examples)
@@ -134,6 +138,8 @@ class TokenClassificationDataset:
             self._kept_words.append(len(starts))
             if is_labelled:
                 aligned += _align(example, starts, len(encoding.input_ids), labels)
+            if word_type is not None:
+                encoding = _with_types(encoding, [word_type(word) for word in example.tokens])
             encodings.append(encoding)
             if progress is not None:
                 progress(len(encodings))
@@ -172,6 +178,13 @@ def first_subwords(word_ids: Sequence[int | None]) -> list[int]:
         for position, word in enumerate(word_ids)
         if word is not None and (position == 0 or word_ids[position - 1] != word)
     ]
+
+
+def _with_types(encoding: Encoding, types: Sequence[int]) -> Encoding:
+    """Return the encoding with a token type per word; special tokens keep type 0."""
+    return replace(
+        encoding, token_type_ids=[0 if word is None else types[word] for word in encoding.word_ids]
+    )
 
 
 def _align(example: TokenExample, starts: list[int], length: int, labels: LabelMap | None) -> list[int]:

@@ -40,7 +40,12 @@ def check_values(
     raise ValueMismatch(
         f"output {name!r}, case {case}: expected {expected[index]} at index {list(index)}, got {got[index]}, "
         f"tolerance {bounds[index]:.3g}; {int(bad.sum())} of {bad.size} elements differ, "
-        f"the largest absolute error is {_largest(errors):.6g}"
+        f"the largest absolute error is {_largest(errors):.6g}",
+        output=name,
+        index=index,
+        expected=expected[index].item(),
+        got=got[index].item(),
+        tolerance=float(bounds[index]),
     )
 
 

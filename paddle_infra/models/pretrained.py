@@ -46,7 +46,8 @@ def load_weights(model: nn.Layer, directory: str | Path, *, optional: tuple[str,
     """Copy the weights in ``directory/model.safetensors`` into ``model``.
 
     Everything is read and checked first; on any error the model is unchanged. A checkpoint of the bare encoder
-    (names without ``bert.``) and one of a fine-tuned model both fit.
+    (names without ``bert.``) and one of a fine-tuned model both fit. If the model has more token types than the file,
+    the new ones start as copies of type 0, so that the encoder is at first the same for every type.
 
     Args:
         model: a layer whose parameter names :mod:`paddle_infra.models.bert_names` knows.
@@ -87,6 +88,12 @@ def _fitted(value: np.ndarray, shape: list[int], name: str, key: str, path: Path
     if value.dtype not in (np.float32, np.float16, np.float64):
         raise WeightError(f"{path}: {key}: expected a floating-point dtype, got {value.dtype}")
     value = value.T if is_transposed(name) else value
+    if (
+        name.endswith("token_type.weight")
+        and 0 < value.shape[0] < shape[0]
+        and value.shape[1:] == tuple(shape[1:])
+    ):
+        value = np.concatenate([value, np.repeat(value[:1], shape[0] - value.shape[0], axis=0)])
     if list(value.shape) != list(shape):
         raise WeightError(
             f"{path}: {key}: expected shape {list(shape)} (Paddle layout), got {list(value.shape)}"

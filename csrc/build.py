@@ -58,9 +58,10 @@ class Toolchain:
     cxx: str
     cxx_version: str
     cxx_flags: tuple[str, ...]
-    link_flags: tuple[str, ...]
     nvcc: str | None
     nvcc_flags: tuple[str, ...]
+    includes: tuple[str, ...]
+    link_flags: tuple[str, ...]
 
 
 def find_paddle() -> PaddleInstallation:
@@ -158,6 +159,16 @@ def cuda_arch_flags(archs: str) -> list[str]:
     return flags
 
 
+def find_toolkit(nvcc: str) -> Path:
+    """Return the folder of the CUDA toolkit that ``nvcc`` (maybe a wrapper script) belongs to."""
+    command = [nvcc, "--dryrun", "-c", "-x", "cu", os.devnull, "-o", os.devnull]
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    match = re.search(r"^#\$ _HERE_=(.+)$", output, re.MULTILINE)
+    if match is None:
+        raise BuildError(f"{nvcc} --dryrun does not say where its toolkit is; it printed: {output.strip()!r}")
+    return Path(match[1]).parent
+
+
 def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
     """Choose compilers and options.
 
@@ -172,7 +183,6 @@ def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
     version = subprocess.run(
         [cxx, "--version"], capture_output=True, text=True, check=True
     ).stdout.splitlines()[0]
-    include = paddle.root / "include"
     defines = [
         "-DPADDLE_WITH_CUSTOM_KERNEL",
         "-DPADDLE_NO_PYTHON",
@@ -180,10 +190,9 @@ def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
     ]
     if cuda:
         defines.append("-DPADDLE_WITH_CUDA")
-    system = [f"-isystem{include}", f"-isystem{include}/third_party"]
-    common = ["-std=c++17", f"-I{CSRC}", *defines, *system]
+    # One baseline for whole files: kernels choose wider instruction sets themselves, at run time.
+    machine = ["-march=x86-64-v2"] if platform.machine() == "x86_64" else []
     cxx_flags = [
-        *common,
         "-O3",
         "-ffp-contract=fast",
         "-fPIC",
@@ -191,9 +200,11 @@ def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
         "-fopenmp",
         "-Wall",
         "-Wextra",
+        *machine,
     ]
-    if platform.machine() == "x86_64":
-        cxx_flags.append("-march=x86-64-v2")
+    includes = ["-I", str(CSRC)]
+    for folder in (paddle.root / "include", paddle.root / "include/third_party"):
+        includes += ["-isystem", str(folder)]
     # libpaddle and libiomp5 are in the process before this library is loaded; no run path, so that the
     # library works wherever Paddle is. Binding at load time turns a missing symbol into an error message
     # instead of a crash later. Linking with -fopenmp would add a second thread pool (libgomp) beside
@@ -203,16 +214,23 @@ def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
         "-l:libpaddle.so", "-l:libphi.so", "-l:libphi_core.so", "-l:libcommon.so", "-l:libiomp5.so",
         f"-Wl,-rpath-link,{paddle.root}/libs",
     ]  # fmt: skip
-    if not cuda:
-        return Toolchain(cxx, version, tuple(cxx_flags), tuple(link_flags), None, ())
-    nvcc = find_nvcc()
-    toolkit = Path(nvcc).resolve().parent.parent
-    archs = cuda_arch_flags(os.environ.get("PADDLE_INFRA_CUDA_ARCH_LIST") or DEFAULT_CUDA_ARCHS)
-    nvcc_flags = [*common, "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall", *archs]
-    cxx_flags += [f"-isystem{toolkit}/include", f"-isystem{toolkit}/include/cccl"]
-    nvcc_flags += [f"-isystem{toolkit}/include/cccl"]
-    link_flags += [f"-L{toolkit}/lib64", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
-    return Toolchain(cxx, version, tuple(cxx_flags), tuple(link_flags), nvcc, tuple(nvcc_flags))
+    nvcc, nvcc_flags = None, []
+    if cuda:
+        nvcc = find_nvcc()
+        toolkit = find_toolkit(nvcc)
+        archs = cuda_arch_flags(os.environ.get("PADDLE_INFRA_CUDA_ARCH_LIST") or DEFAULT_CUDA_ARCHS)
+        nvcc_flags = ["-std=c++17", *defines, "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall", *archs]
+        includes += ["-isystem", f"{toolkit}/include", "-isystem", f"{toolkit}/include/cccl"]
+        link_flags += [f"-L{toolkit}/lib64", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+    return Toolchain(
+        cxx,
+        version,
+        ("-std=c++17", *defines, *cxx_flags),
+        nvcc,
+        tuple(nvcc_flags),
+        tuple(includes),
+        tuple(link_flags),
+    )
 
 
 def find_sources(cuda: bool) -> list[Path]:
@@ -240,11 +258,11 @@ def ninja_text(toolchain: Toolchain, sources: Sequence[Path]) -> str:
     link = f"{_command([toolchain.cxx])} $in {_command(toolchain.link_flags)} -o $out"
     lines = [
         "ninja_required_version = 1.5",
-        _compile_rule("cxx", toolchain.cxx, toolchain.cxx_flags),
+        _compile_rule("cxx", toolchain.cxx, [*toolchain.cxx_flags, *toolchain.includes]),
         f"rule link\n  command = {link}\n  description = link $out",
     ]
     if toolchain.nvcc is not None:
-        lines.append(_compile_rule("nvcc", toolchain.nvcc, toolchain.nvcc_flags))
+        lines.append(_compile_rule("nvcc", toolchain.nvcc, [*toolchain.nvcc_flags, *toolchain.includes]))
     objects = []
     for source in sources:
         objects.append(_quote(source.relative_to(CSRC).as_posix() + ".o"))
@@ -314,9 +332,9 @@ def _sidecar(toolchain: Toolchain, paddle: PaddleInstallation, cuda: bool, libra
         "paddle_version": paddle.version,
         "cuda": cuda,
         "compiler": toolchain.cxx_version,
-        "flags": [flag for flag in toolchain.cxx_flags if not flag.startswith(("-I", "-isystem"))],
+        "flags": list(toolchain.cxx_flags),
         "cuda_compiler": toolchain.nvcc,
-        "cuda_flags": [flag for flag in toolchain.nvcc_flags if not flag.startswith(("-I", "-isystem"))],
+        "cuda_flags": list(toolchain.nvcc_flags),
         "machine": platform.machine(),
         "library": LIBRARY,
         "sha256": hashlib.sha256(library).hexdigest(),

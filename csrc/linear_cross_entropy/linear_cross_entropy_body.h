@@ -117,4 +117,5 @@ static void weight_gradient(const LinearCrossEntropyParams& p, const ClassBlock&
   }
 }
 
-static const TargetTable kTable{kPanelWidth, pack_panel, forward_rows, backward_rows, weight_gradient};
+static const TargetTable kTable{kLanes,       kPanelWidth,   pack_panel,
+                                forward_rows, backward_rows, weight_gradient};

@@ -21,7 +21,7 @@ constexpr int64_t kClassBlock =
 constexpr int64_t kRowBlock = 32;    // rows that one thread takes at a time
 constexpr int64_t kRowGroup = 512;   // rows whose logit gradients exist at the same time
 constexpr int64_t kFewClasses = 32;  // up to here a head is bound by memory, not by arithmetic
-constexpr int64_t kAlign = 16;       // floats in the widest vector
+constexpr int64_t kMaxLanes = 16;    // floats in the widest vector
 constexpr float kMinusHuge = -1e30f;  // exp() of it is 0, and unlike -infinity it never makes a NaN
 
 struct ClassBlock {
@@ -39,7 +39,7 @@ struct RowState {
 };
 
 struct TargetTable {
-  int64_t panel_width;
+  int64_t lanes, panel_width;
   void (*pack_panel)(float* packed, const float* source, int64_t depth_stride, int64_t column_stride,
                      int64_t depth, int64_t n, int64_t n0);
   void (*forward_rows)(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row, int64_t rows,
@@ -67,7 +67,7 @@ int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1
 // The scratch memory, cut into its arrays.
 struct Workspace {
   explicit Workspace(const LinearCrossEntropyParams& p) {
-    const int64_t classes = round_up(min_of(p.classes, kClassBlock), kAlign);
+    const int64_t classes = round_up(min_of(p.classes, kClassBlock), kMaxLanes);
     char* at = static_cast<char*>(p.workspace);
     auto take = [&](int64_t bytes) {
       char* start = at;
@@ -75,7 +75,7 @@ struct Workspace {
       return start;
     };
     logits_panels = reinterpret_cast<float*>(take(4 * p.hidden_size * classes));
-    hidden_panels = reinterpret_cast<float*>(take(4 * round_up(p.hidden_size, kAlign) * classes));
+    hidden_panels = reinterpret_cast<float*>(take(4 * round_up(p.hidden_size, kMaxLanes) * classes));
     bias = reinterpret_cast<float*>(take(4 * classes));
     class_weight = reinterpret_cast<float*>(take(4 * classes));
     logits = reinterpret_cast<float*>(take(4 * classes * min_of(round_up(p.rows, kRowBlock), kRowGroup)));
@@ -103,14 +103,12 @@ double class_weight_of(const LinearCrossEntropyParams& p, int64_t label) {
 ClassBlock prepare_block(const LinearCrossEntropyParams& p, const TargetTable& table, const Workspace& space,
                          int64_t first, bool with_hidden_panels) {
   const int64_t count = min_of(kClassBlock, p.classes - first);
-  const int64_t padded = round_up(count, kAlign);
+  const int64_t padded = round_up(count, table.lanes);
   const float* weight = p.weight + first * p.weight_class_stride;
 #pragma omp for schedule(static) nowait
-  for (int64_t n0 = 0; n0 < padded; n0 += table.panel_width) {
-    if (n0 < count) {
-      table.pack_panel(space.logits_panels, weight, p.weight_feature_stride, p.weight_class_stride,
-                       p.hidden_size, count, n0);
-    }
+  for (int64_t n0 = 0; n0 < count; n0 += table.panel_width) {
+    table.pack_panel(space.logits_panels, weight, p.weight_feature_stride, p.weight_class_stride,
+                     p.hidden_size, count, n0);
   }
   if (with_hidden_panels) {
 #pragma omp for schedule(static) nowait

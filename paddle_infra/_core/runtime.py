@@ -74,7 +74,7 @@ def tune_cpu(threads: int | None = None) -> dict[str, str]:
         raise InvalidInputError(f"threads must be at least 1, got {threads}")
     settings = {}
     if threads is None:
-        asked = os.environ.get("OMP_NUM_THREADS", "")
+        asked = _initial_environment().get("OMP_NUM_THREADS", "")
         threads = int(asked) if asked.isdigit() and int(asked) > 0 else available_cores()
     paddle.base.core.set_num_threads(threads)
     settings["threads"] = str(threads)
@@ -90,3 +90,13 @@ def tune_cpu(threads: int | None = None) -> dict[str, str]:
         os.environ[_MKL_VARIABLE] = _MKL_AVX2  # read by the matrix library at its first call
         settings[_MKL_VARIABLE] = _MKL_AVX2
     return settings
+
+
+def _initial_environment() -> dict[str, str]:
+    """Return the environment that the process was started with: Paddle's import sets OMP_NUM_THREADS to 1 later."""
+    try:
+        raw = Path("/proc/self/environ").read_bytes()
+    except OSError:  # not Linux
+        return dict(os.environ)
+    pairs = (entry.partition(b"=") for entry in raw.split(b"\0") if entry)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}

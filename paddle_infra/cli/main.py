@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,17 +31,18 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, help: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=help, description=help)
 
-    overrides = {
-        "nargs": "*",
+    overrides: dict[str, Any] = {
+        "dest": "overrides",
+        "action": "append",
         "default": [],
         "metavar": "KEY=VALUE",
-        "help": "change a key: training.epochs=2",
+        "help": "change a key of the configuration, for instance training.epochs=2; may be given again",
     }
     demo = command("demo", "Fine-tune, evaluate, export, verify and report on real data.")
-    demo.add_argument("overrides", **overrides)  # type: ignore[arg-type]
+    demo.add_argument("--set", **overrides)
     train = command("train", "Train what a configuration file describes.")
     train.add_argument("config", type=Path, help="YAML file")
-    train.add_argument("overrides", **overrides)  # type: ignore[arg-type]
+    train.add_argument("--set", **overrides)
     how = train.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     how.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
@@ -91,16 +92,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # The commands import what they need: `--help` and `doctor` must work where something is broken.
 
 
-def _tune(config: RunConfig) -> None:
+def _tune(config: RunConfig, console: Console | None = None) -> None:
     from paddle_infra._core.runtime import tune_cpu
 
-    tune_cpu(config.threads or None)
+    settings = tune_cpu(config.threads or None)
+    if console is not None:
+        console.print("CPU settings: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
 
 
 def _demo(options: argparse.Namespace, console: Console) -> int:
     from paddle_infra.cli.demo import demo_config, run_demo
 
-    _tune(demo_config(options.overrides))
+    _tune(demo_config(options.overrides), console)
     run_demo(options.overrides, console)
     return 0
 
@@ -111,7 +114,7 @@ def _train(options: argparse.Namespace, console: Console) -> int:
     from paddle_infra.cli.training import train_run
 
     config = load_config(options.config, options.overrides)
-    _tune(config)
+    _tune(config, console)
     directory = RunDirectory(Path(config.run_directory))
     train_run(config, directory, console, resume=options.resume, overwrite=options.overwrite)
     console.print(f"model: {directory.model}", soft_wrap=True)

@@ -104,7 +104,9 @@ def run(case: Case, impl: str, dtype: str = "float32") -> dict[str, np.ndarray]:
         for name, value in (("class_weight", case.class_weight), ("token_weight", case.token_weight))
         if value is not None
     }
-    loss = linear_cross_entropy(**inputs, label=paddle.to_tensor(case.label), **constants, impl=impl, **case.options)
+    loss = linear_cross_entropy(
+        **inputs, label=paddle.to_tensor(case.label), **constants, impl=impl, **case.options
+    )
     loss.sum().backward()
     result = {"loss": loss.numpy(), **{name: tensor.grad.numpy() for name, tensor in inputs.items()}}
     if layout == "dv":
@@ -134,3 +136,6 @@ EVERYTHING = {
     "reduction": "none",
     "weight_layout": "dv",
 }
+
+#: A few shapes with tails of every kind, for what is run once per instruction set.
+SHAPES_OF_TARGETS = ((1, 1, 2), (13, 17, 19), (65, 49, 241), (100, 384, 10), (130, 123, 507))

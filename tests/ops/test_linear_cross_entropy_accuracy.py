@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import paddle
 import pytest
-from tests.ops.linear_cross_entropy_cases import EVERYTHING, Case, check, gold, make_case, run
 
 from paddle_infra._core.tolerances import largest_error
 from paddle_infra.ops import linear_cross_entropy
+from tests.ops.linear_cross_entropy_cases import EVERYTHING, Case, check, gold, make_case, run
 
 SHAPES = [
     (1, 1, 2),
@@ -82,7 +82,9 @@ def test_large_exact_logits_lose_nothing():
     rng = np.random.default_rng(3)
     hidden = rng.integers(-8, 9, (50, 24)).astype("float32") / 8
     weight = 1e4 * np.eye(24, dtype="float32")
-    case = Case(hidden, weight, rng.integers(0, 24, 50), options={"reduction": "none", "label_smoothing": 0.1})
+    case = Case(
+        hidden, weight, rng.integers(0, 24, 50), options={"reduction": "none", "label_smoothing": 0.1}
+    )
     truth, fused = gold(case), run(case, "fused")
     for name in ("loss", "hidden", "weight"):
         assert largest_error(fused[name], truth[name]) <= 3e-7 * np.abs(truth[name]).max(), name

@@ -1,0 +1,230 @@
+"""The compiled operator wherever Paddle runs operators, in threads, and in bounded memory."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_infra._core import extension
+from paddle_infra.ops import implementation, linear_cross_entropy
+from tests.ops.linear_cross_entropy_cases import EVERYTHING, SHAPES_OF_TARGETS, check, make_case, run
+
+# Paddle's own, from capturing a program with a gradient.
+pytestmark = pytest.mark.filterwarnings("ignore:Tensor do not have 'place' interface:UserWarning")
+ROOT = Path(__file__).parents[2]
+
+
+class Head(paddle.nn.Layer):
+    """A layer that returns its loss, with or without bias and class weights."""
+
+    def __init__(self, has_bias: bool, has_class_weight: bool) -> None:
+        super().__init__()
+        self.inner = paddle.nn.Linear(8, 8)
+        self.head = paddle.nn.Linear(8, 5, bias_attr=None if has_bias else False)
+        self.class_weight = paddle.linspace(0.5, 1.5, 5) if has_class_weight else None
+
+    def forward(self, hidden, label):
+        return linear_cross_entropy(
+            paddle.tanh(self.inner(hidden)),
+            self.head.weight,
+            label,
+            bias=self.head.bias,
+            class_weight=self.class_weight,
+            label_smoothing=0.1,
+            softcap=4.0,
+            weight_layout="dv",
+        )
+
+
+def batch(rows=6):
+    rng = np.random.default_rng(rows)
+    return paddle.to_tensor(rng.standard_normal((rows, 8)).astype("float32")), paddle.to_tensor(
+        np.arange(rows) % 5
+    )
+
+
+def train(layer, forward):
+    optimizer = paddle.optimizer.SGD(0.5, parameters=layer.parameters())
+    losses = []
+    for step in range(3):
+        loss = forward(*batch(6 + step))
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        losses.append(float(loss))
+    return losses
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize("full_graph", [True, False], ids=["ast", "sot"])
+@pytest.mark.parametrize("options", [(True, True), (False, False)], ids=["bias-weights", "plain"])
+def test_to_static_training_equals_dygraph(impl, full_graph, options):
+    results = []
+    for is_static in (False, True):
+        paddle.seed(5)
+        layer = Head(*options)
+        with implementation(impl):
+            forward = paddle.jit.to_static(layer, full_graph=full_graph) if is_static else layer
+            results.append(train(layer, forward))
+    assert results[1] == pytest.approx(results[0], rel=1e-6)
+    assert results[0][-1] < results[0][0]
+
+
+PREDICT = """
+import sys
+import numpy as np
+import paddle_infra, paddle
+from paddle_infra._core import extension
+
+extension.require()
+folder = sys.argv[1]
+data = np.load(folder + "/data.npz")
+config = paddle.inference.Config(folder + "/head.json", folder + "/head.pdiparams")
+config.disable_glog_info()
+predictor = paddle.inference.create_predictor(config)
+for name in predictor.get_input_names():
+    predictor.get_input_handle(name).copy_from_cpu(data[name])
+predictor.run()
+print("predictor", float(predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()))
+loaded = paddle.jit.load(folder + "/head")
+print("loaded", float(loaded(paddle.to_tensor(data["hidden"]), paddle.to_tensor(data["label"]))))
+bad = data["label"].copy()
+bad[4] = 77
+try:
+    loaded(paddle.to_tensor(data["hidden"]), paddle.to_tensor(bad))
+except ValueError as error:
+    print("error", "label[4] is 77; expected ignore_index (-100) or a class in [0, 5)" in str(error))
+"""
+
+
+def test_saved_program_runs_in_a_fresh_process(tmp_path):
+    layer = Head(True, True)
+    spec = [
+        paddle.static.InputSpec([None, 8], "float32", name="hidden"),
+        paddle.static.InputSpec([None], "int64", name="label"),
+    ]
+    paddle.jit.save(paddle.jit.to_static(layer, input_spec=spec, full_graph=True), str(tmp_path / "head"))
+    assert "paddle_infra_linear_cross_entropy_bias" in (tmp_path / "head.json").read_text()
+    hidden, label = batch(9)
+    np.savez(tmp_path / "data.npz", hidden=hidden.numpy(), label=label.numpy())
+    lines = python(PREDICT, str(tmp_path)).splitlines()
+    results = dict(line.split() for line in lines if line.split()[0] in ("predictor", "loaded", "error"))
+    assert float(results["predictor"]) == pytest.approx(float(layer(hidden, label)), rel=1e-6)
+    assert float(results["loaded"]) == pytest.approx(float(layer(hidden, label)), rel=1e-6)
+    assert results["error"] == "True"
+
+
+def python(code: str, *arguments: str, **environment: str) -> str:
+    """Run code in a fresh process and return what it prints."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=env)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+TARGET = """
+import ctypes
+import paddle_infra
+from paddle_infra._core import extension
+from tests.ops.linear_cross_entropy_cases import EVERYTHING, SHAPES_OF_TARGETS, check, make_case
+
+library = ctypes.CDLL(str(extension.require().path))
+library.paddle_infra_cpu_target.restype = ctypes.c_char_p
+print(library.paddle_infra_cpu_target().decode())
+for shape in SHAPES_OF_TARGETS:
+    check(make_case(*shape))
+    check(make_case(*shape, **EVERYTHING))
+"""
+
+
+def best_target() -> str:
+    library = ctypes.CDLL(str(extension.require().path))
+    library.paddle_infra_cpu_target.restype = ctypes.c_char_p
+    return library.paddle_infra_cpu_target().decode()
+
+
+@pytest.mark.parametrize("target", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(target):
+    names = ["baseline", "avx2", "avx512"]
+    if names.index(target) > names.index(best_target()):
+        pytest.skip(f"this processor has no {target}")
+    if target == best_target():  # what all other tests run
+        for shape in SHAPES_OF_TARGETS:
+            check(make_case(*shape, **EVERYTHING))
+    else:
+        assert python(TARGET, PADDLE_INFRA_CPU_TARGET=target).split()[-1] == target
+
+
+THREADS = """
+import hashlib
+import paddle_infra
+from tests.ops.linear_cross_entropy_cases import EVERYTHING, make_case, run
+digest = hashlib.sha256()
+for options in ({}, EVERYTHING):
+    for shape in ((131, 100, 7), (700, 130, 500)):
+        for value in run(make_case(*shape, **options), "fused").values():
+            digest.update(value.tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_bit_identical_for_any_number_of_threads():
+    digests = {python(THREADS, OMP_NUM_THREADS=str(n)).split()[-1] for n in (1, 2, 3, 5)}
+    assert len(digests) == 1
+
+
+def test_four_python_threads_at_once():
+    cases = [make_case(150, 60, 300 + seed, seed=seed, **EVERYTHING) for seed in range(4)]
+    expected = [digest_of(run(case, "fused")) for case in cases]
+    found: list[list[str]] = [[] for _ in cases]
+
+    def work(i: int) -> None:
+        for _ in range(10):
+            found[i].append(digest_of(run(cases[i], "fused")))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[digest] * 10 for digest in expected]
+
+
+def digest_of(result):
+    return hashlib.sha256(b"".join(value.tobytes() for value in result.values())).hexdigest()
+
+
+MEMORY = """
+import sys
+import paddle_infra, paddle
+
+def peak():
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+rows, features, classes = 4096, 16, 8192
+def step(n):
+    hidden, weight = paddle.ones([n, features]), paddle.ones([classes, features])
+    hidden.stop_gradient = weight.stop_gradient = False
+    label = paddle.zeros([n], "int64")
+    paddle_infra.ops.linear_cross_entropy(hidden, weight, label, impl=sys.argv[1]).backward()
+
+step(8)
+before = peak()
+step(rows)
+print((peak() - before) / (4 * rows * classes))
+"""
+
+
+def test_peak_memory_is_far_below_the_size_of_the_logits():
+    # In units of the logits' size, 128 MB; the plain implementation shows that the measure sees them.
+    assert float(python(MEMORY, "fused").split()[-1]) < 0.1
+    assert float(python(MEMORY, "reference").split()[-1]) > 1.0

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import threading
+
+import paddle
+import pytest
+
+from paddle_infra._core.errors import InvalidInputError, UnsupportedError
+from paddle_infra.ops import _select, explain_dispatch, implementation
+
+YES = _select.Implementation("fused", lambda a: [], lambda a: ("fused", a))
+NO = _select.Implementation(
+    "fused", lambda a: ["too small", "too blue"], lambda a: pytest.fail("must not run")
+)
+PLAIN = _select.Implementation("reference", lambda a: [], lambda a: ("reference", a))
+PLAIN_NO = _select.Implementation("reference", lambda a: ["too plain"], lambda a: pytest.fail("must not run"))
+
+
+def test_the_first_without_reasons_runs():
+    assert _select.run("op", (YES, PLAIN), 1, "auto") == ("fused", 1)
+    assert _select.run("op", (NO, PLAIN), 1, "auto") == ("reference", 1)
+    assert _select.run("op", (YES, PLAIN), 1, "reference") == ("reference", 1)
+
+
+def test_if_all_refuse_every_reason_is_listed():
+    with pytest.raises(UnsupportedError, match=r"(?s)too small.*too blue.*too plain"):
+        _select.run("op", (NO, PLAIN_NO), 1, "auto")
+
+
+def test_an_explicit_choice_that_cannot_run_raises():
+    with pytest.raises(
+        UnsupportedError, match=r"no implementation can run\.\nop: no implementation runs\n  fused cannot"
+    ):
+        _select.run("op", (NO, PLAIN), 1, "fused")
+
+
+def test_the_context_decides_what_auto_means_and_the_argument_wins():
+    with implementation("reference"):
+        assert _select.run("op", (YES, PLAIN), 1, "auto")[0] == "reference"
+        assert _select.run("op", (YES, PLAIN), 1, "fused")[0] == "fused"
+        with implementation("auto"):
+            assert _select.run("op", (YES, PLAIN), 1, "auto")[0] == "fused"
+        assert _select.run("op", (YES, PLAIN), 1, "auto")[0] == "reference"
+    assert _select.run("op", (YES, PLAIN), 1, "auto")[0] == "fused"
+    with implementation("fused"), pytest.raises(UnsupportedError, match="too small"):
+        _select.run("op", (NO, PLAIN), 1, "auto")
+
+
+def test_the_context_is_left_after_an_exception_and_holds_for_its_thread_only():
+    seen = []
+    other = threading.Thread(target=lambda: seen.append(_select.run("op", (YES, PLAIN), 1, "auto")[0]))
+
+    def fail_inside() -> None:
+        with implementation("reference"):
+            other.start()
+            other.join()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
+    assert seen == ["fused"]
+    assert _select.run("op", (YES, PLAIN), 1, "auto")[0] == "fused"
+
+
+def test_unknown_names():
+    with pytest.raises(
+        InvalidInputError, match=r"implementation: expected one of 'auto', 'fused', .* got 'gpu'"
+    ):
+        implementation("gpu").__enter__()
+    with pytest.raises(
+        InvalidInputError, match="operator: expected one of linear_cross_entropy, got 'softmax'"
+    ):
+        explain_dispatch("softmax")
+
+
+def test_explain_dispatch_checks_decides_and_runs_nothing():
+    hidden, weight, label = paddle.randn([2, 3]), paddle.randn([4, 3]), paddle.to_tensor([0, 3])
+    fused = explain_dispatch("linear_cross_entropy", hidden, weight, label, z_loss=0.1)
+    assert (fused.chosen, dict(fused.refusals)) == ("fused", {})
+    assert str(fused) == "linear_cross_entropy: fused runs"
+    with implementation("reference"):
+        assert explain_dispatch("linear_cross_entropy", hidden, weight, label).chosen == "reference"
+    plain = explain_dispatch(
+        "linear_cross_entropy", hidden.astype("float64"), weight.astype("float64"), label, impl="auto"
+    )
+    assert "fused cannot: the compiled kernel computes in float32" in str(plain)
+    with pytest.raises(InvalidInputError, match=r"label\[1\] is 3"):
+        explain_dispatch("linear_cross_entropy", hidden, weight[:3], label)

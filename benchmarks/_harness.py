@@ -1,0 +1,141 @@
+"""Measures contestants fairly, and appends the rows to a CSV file.
+
+Contestants take turns (A B C A B C …) in one process, so that a disturbance of the machine hits all of them; medians
+and quantiles are reported, never the mean or the best. Peak memory is measured in a fresh process for each, above
+what was in use just before. The number of threads is fixed by the environment of a fresh process, because OpenMP
+reads it once.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "benchmarks/data"
+_LIBRARIES = ("paddlepaddle", "torch", "numpy")
+
+
+def time_interleaved(
+    contestants: Mapping[str, Callable[[], object]], seconds: float, min_rounds: int = 5
+) -> dict[str, list[float]]:
+    """Run all in turn, after one unmeasured round, until ``seconds`` have passed; return the seconds of every run."""
+    for run in contestants.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    end = time.perf_counter() + seconds
+    rounds = 0
+    while rounds < min_rounds or time.perf_counter() < end:
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+        rounds += 1
+    return times
+
+
+def summarize(values: Sequence[float], scale: float = 1.0) -> dict[str, float | int]:
+    """Return the median, the 20 % and 80 % quantiles (all times ``scale``) and the number of values."""
+    if len(values) > 1:
+        fifths = statistics.quantiles(values, n=5, method="inclusive")
+        low, high = fifths[0], fifths[-1]
+    else:
+        low = high = values[0]
+    median = statistics.median(values)
+    return {"median": median * scale, "q20": low * scale, "q80": high * scale, "rounds": len(values)}
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident size this process ever had."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+
+
+def run_worker(script: str, arguments: Sequence[str], threads: int) -> Any:
+    """Run ``script`` in a fresh process with a number of threads; return the JSON of its last line.
+
+    Raises:
+        RuntimeError: it failed; the message is what it wrote to stderr.
+    """
+    settings = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, **settings, "GLOG_minloglevel": "2"}
+    result = subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, env=env, check=False
+    )
+    if result.returncode != 0:
+        raise RuntimeError(f"{script} {' '.join(arguments)} failed:\n{result.stderr}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported; says so on stderr if not."""
+    if importlib.util.find_spec(module) is not None:
+        return True
+    print(f"skipped: {module} is not installed (pip install 'paddle_infra[bench]')", file=sys.stderr)
+    return False
+
+
+def device_name() -> str:
+    """Return the processor's name."""
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} ({len(os.sched_getaffinity(0))} cores)"
+
+
+def context() -> dict[str, str]:
+    """Return what must be known to repeat a measurement: commit, date, device, versions."""
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
+    )
+    changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    name = commit.stdout.strip() or "unknown"
+    installed = []
+    for library in _LIBRARIES:
+        try:
+            installed.append(f"{library} {importlib.metadata.version(library)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "commit": name + ("+changes" if changes.stdout.strip() else ""),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M"),
+        "device": device_name(),
+        "python": platform.python_version(),
+        "versions": ", ".join(installed),
+    }
+
+
+def append_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Append rows, each completed by :func:`context`, to ``benchmarks/data/<name>.csv`` and return its path.
+
+    Raises:
+        ValueError: the file has other columns; nothing is written.
+    """
+    path = DATA / f"{name}.csv"
+    completed = [{**row, **context()} for row in rows]
+    columns = list(completed[0])
+    is_new = not path.exists()
+    if not is_new:
+        with open(path, newline="") as file:
+            found = next(csv.reader(file))
+        if found != columns:
+            raise ValueError(f"{path}: expected the columns {columns}, found {found}; move the old file away")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if is_new:
+            writer.writeheader()
+        writer.writerows(completed)
+    return path

@@ -105,7 +105,8 @@ def measure(shapes: list[tuple[int, int, int]], threads: list[int], seconds: flo
     rows = []
     for shape in shapes:
         tasks = [("time", n, names) for n in threads]
-        tasks += [("memory", threads[-1], [name]) for name in names if name != "paddle-no-stride"]  # as paddle
+        # Memory without the strided-view kernels is that of Paddle.
+        tasks += [("memory", threads[-1], [name]) for name in names if name != "paddle-no-stride"]
         for metric, count, entrants in tasks:
             task = {"metric": metric, "shape": shape, "names": entrants, "threads": count, "seconds": seconds}
             for name, values in run_worker(__file__, ["--worker", json.dumps(task)], count).items():

@@ -3,9 +3,9 @@
     python examples/ner_conll2003.py                      # full run: about 20 minutes on 2 cores
     python examples/ner_conll2003.py --max-steps 50       # a quick look
 
-Prints the entity-level F1 (an entity counts if its type and both ends are right: the figure that papers publish) and the
-token-level table (every BIO tag by itself). The two are easily mistaken for each other: the weighted token average that
-counts ``O``, which is five words out of six and easy, looks like an excellent entity F1 and is not one.
+Prints the entity-level F1 (an entity counts if its type and both ends are right: the figure that papers publish) and
+the token-level table (every BIO tag by itself). The two are easily mistaken for each other: the weighted token average
+that counts ``O``, which is five words out of six and easy, looks like an excellent entity F1 and is not one.
 
 MiniLM-L6 is uncased. Capitals tell names from words, so the words' shapes (``Paris``, ``US``, ``iPhone``, ``42``) are
 given to the encoder as token types.

@@ -106,7 +106,14 @@ class ValueMismatch(VerificationError):  # noqa: N818 - public name
     """An output differs by more than the tolerance; carries the first bad element."""
 
     def __init__(
-        self, message: str, *, output: str, index: tuple[int, ...], expected: float, got: float, tolerance: float
+        self,
+        message: str,
+        *,
+        output: str,
+        index: tuple[int, ...],
+        expected: float,
+        got: float,
+        tolerance: float,
     ) -> None:
         self.output, self.index = output, index
         self.expected, self.got, self.tolerance = expected, got, tolerance

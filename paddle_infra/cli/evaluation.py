@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import paddle
 
+from paddle_infra._core.modes import evaluation_mode
 from paddle_infra.cli.config import RunConfig
 from paddle_infra.cli.run_directory import RunDirectory
 from paddle_infra.cli.sources import Example, load_splits
@@ -23,7 +25,6 @@ from paddle_infra.cli.tasks import (
 from paddle_infra.cli.training import LABEL_FILE
 from paddle_infra.data import IGNORED_LABEL, LabelMap, TextExample, Tokenizer
 from paddle_infra.train import SingleDevice
-from paddle_infra.train.evaluation import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def evaluate_model(
     loader = new_loader(config, dataset, tokenizer, training=False)
     metrics, device = new_metrics(config.task, labels), SingleDevice()
     gold = []
-    with evaluation_mode(model):
+    with evaluation_mode(model), paddle.no_grad():
         for batch in loader:
             metrics.evaluator.update(model, device.to_device(batch))
             gold.append(batch["labels"])

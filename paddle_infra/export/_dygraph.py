@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +14,7 @@ import paddle
 from paddle.static import InputSpec
 
 from paddle_infra._core.errors import ExportError, InvalidInputError, NameMismatch, StorageError
+from paddle_infra._core.modes import evaluation_mode
 from paddle_infra.export._program import Program
 from paddle_infra.export.spec import Arrays, TensorSpec
 
@@ -22,18 +22,6 @@ MODEL_FILE, PARAMETER_FILE = "model.json", "model.pdiparams"
 
 Layer: TypeAlias = Any
 """A ``paddle.nn.Layer`` (which mypy sees as untyped)."""
-
-
-@contextmanager
-def evaluation_mode(model: Layer) -> Iterator[None]:
-    """Put every sub-layer in evaluation mode, and afterwards back exactly as it was."""
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
 
 
 def check_arguments(model: Layer, names: Sequence[str]) -> None:

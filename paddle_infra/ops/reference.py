@@ -44,11 +44,11 @@ def linear_cross_entropy(a: Arguments) -> paddle.Tensor:
     if a.token_weight is not None:
         scale = scale * a.token_weight
     # where, not a product with 0: an ignored row may hold an infinite loss.
-    loss = paddle.where(is_valid, loss, 0.0) * scale
+    loss = paddle.where(is_valid, loss, paddle.zeros([], loss.dtype)) * scale
     if a.reduction == "none":
         return loss
     if a.reduction == "sum":
         return loss.sum()
     total = (scale if own_weight is None else scale * own_weight).sum()
     # Nothing to average: 0, with gradient 0, instead of 0 / 0.
-    return loss.sum() / paddle.where(total == 0.0, 1.0, total)
+    return loss.sum() / paddle.where(total == 0.0, paddle.ones([], total.dtype), total)

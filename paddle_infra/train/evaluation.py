@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,19 +65,6 @@ class Evaluator:
                     raise InvalidInputError(f"metrics: expected distinct names, got {name!r} twice")
                 values[name] = float(value)
         return values
-
-
-@contextmanager
-def evaluation_mode(model: paddle.nn.Layer) -> Iterator[None]:
-    """Evaluation mode without gradients; every sub-layer gets its own mode back, even on error."""
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        with paddle.no_grad():
-            yield
-    finally:
-        for layer, is_training in modes:
-            layer.training = is_training
 
 
 def _as_array(value: Any) -> Any:

@@ -13,10 +13,11 @@ import paddle
 from paddle.optimizer.lr import LRScheduler
 
 from paddle_infra._core.errors import InvalidInputError, NonFiniteLossError, TrainingError
+from paddle_infra._core.modes import evaluation_mode
 from paddle_infra.train.batches import EpochBatches, batch_size, count_items, length_of, windows
 from paddle_infra.train.callbacks import Callback
 from paddle_infra.train.checkpointing import resume_path
-from paddle_infra.train.evaluation import Evaluator, evaluation_mode
+from paddle_infra.train.evaluation import Evaluator
 from paddle_infra.train.precision import Precision, precision_from
 from paddle_infra.train.rng import preserved_rng
 from paddle_infra.train.snapshot import restore_snapshot
@@ -153,7 +154,7 @@ class Trainer:
         evaluator = self._require_evaluator()
         evaluator.reset()
         batch = None
-        with self._session(), evaluation_mode(self.model), preserved_rng():
+        with self._session(), evaluation_mode(self.model), paddle.no_grad(), preserved_rng():
             self.call("on_evaluate_begin", length_of(loader))
             for batch in EpochBatches(loader, 0, 0, None):
                 evaluator.update(self.model, self.strategy.to_device(batch))

@@ -177,6 +177,17 @@ def test_a_failed_load_changes_nothing(saved: Path) -> None:
     assert all(np.array_equal(a, p.numpy()) for a, p in zip(before, model.parameters(), strict=True))
 
 
+def test_new_token_types_start_as_copies_of_type_0(saved: Path) -> None:
+    model = BertModel.from_pretrained(saved, type_vocab_size=5)
+    model.eval()
+    stored = load_file(saved / "model.safetensors")["bert.embeddings.token_type_embeddings.weight"]
+    table = model.encoder.embeddings.token_type.weight.numpy()
+    assert np.array_equal(table[:2], stored)
+    assert all(np.array_equal(row, stored[0]) for row in table[2:])
+    with pytest.raises(WeightError, match=r"expected shape \[1, 16\] \(Paddle layout\), got \[2, 16\]"):
+        BertModel.from_pretrained(saved, type_vocab_size=1)
+
+
 def test_unexpected_names_are_reported(saved: Path) -> None:
     edit(saved, {"extra.weight": np.zeros(1, np.float32)})
     assert BertModel.from_pretrained(saved).load_report.unexpected == ("extra.weight",)

@@ -28,26 +28,25 @@ DEPENDENCIES = [
     "rich>=13.7,<16",
     "pyyaml>=6.0.1,<7",
     "jinja2>=3.1.4,<4",
-    "matplotlib>=3.8,<4",
     "filelock>=3.13,<5",
 ]
 EXTRAS = {
     "onnx": ["paddle2onnx==2.1.*", "onnx>=1.17,<1.18", "onnxruntime>=1.20,<1.32"],
     # Newer releases of these three break paddlenlp 2.8.1.
     "nlp": ["paddlenlp==2.8.1", "datasets<3", "huggingface_hub<0.30", "aistudio_sdk<0.3"],
-    "bench": ["torch>=2.4", "onnxruntime>=1.20,<1.32", "openvino>=2024.6"],
+    "bench": ["torch>=2.4,<2.15", "onnxruntime>=1.20,<1.32", "openvino>=2024.6,<2027"],
     "dev": [
-        "pytest>=8.2",
-        "pytest-xdist>=3.6",
-        "pytest-timeout>=2.3",
-        "ruff>=0.9",
-        "mypy>=1.13",
-        "clang-format>=18",
-        "types-PyYAML>=6.0.12",
-        "seqeval>=1.2.2",
-        "ninja>=1.11",
+        "pytest>=8.2,<10",
+        "pytest-xdist>=3.6,<4",
+        "pytest-timeout>=2.3,<3",
+        "ruff>=0.9,<0.18",
+        "mypy>=1.13,<3",
+        "clang-format>=18,<24",
+        "types-PyYAML>=6.0.12,<7",
+        "seqeval>=1.2.2,<2",
+        "ninja>=1.11,<2",
     ],
-    "docs": ["sphinx>=7.4", "myst-parser>=4", "furo>=2024.8.6"],
+    "docs": ["sphinx>=7.4,<10", "myst-parser>=4,<6", "furo>=2024.8.6"],
 }
 
 

@@ -47,7 +47,7 @@ class DataConfig:
     test_fraction: float = 0.1
     deduplicate: bool = True
     max_length: int = 128  # in sub-words
-    word_shapes: bool = False  # token classification: tell an uncased encoder how words are spelled
+    word_shapes: bool = False  # capitals and digits as token types, for an uncased encoder
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,6 @@ def _check(config: RunConfig, source: str) -> None:
             f"{source}: data.format: expected 'conll' exactly for token_classification, got {config.data.format!r} "
             f"for {config.task}"
         )
-    if config.data.word_shapes and config.task != "token_classification":
-        raise ConfigError(f"{source}: data.word_shapes: expected token_classification, got {config.task}")
     if len(config.data.delimiter) != 1:
         raise ConfigError(f"{source}: data.delimiter: expected one character, got {config.data.delimiter!r}")
     for key in ("model.dropout", "model.attention_dropout", "training.label_smoothing"):

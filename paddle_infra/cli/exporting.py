@@ -19,10 +19,12 @@ from paddle_infra.export import ExportReport, read_manifest, to_inference, to_on
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def example_inputs(tokenizer: Tokenizer, batch_size: int = 2, length: int = 16) -> dict[str, np.ndarray]:
-    """Return a small batch with real ids, both token types, and padding in its last row: to trace, verify and time."""
+def example_inputs(
+    tokenizer: Tokenizer, type_vocab_size: int, batch_size: int = 2, length: int = 16
+) -> dict[str, np.ndarray]:
+    """Return a small batch with real ids, all token types, and padding in its last row: to trace, verify and time."""
     encoding = tokenizer.encode("What is the capital of the largest country by area ? " * length, length)
-    types = [int(2 * position >= length) for position in range(length)]
+    types = [position * type_vocab_size // length for position in range(length)]
     row = {"input_ids": encoding.input_ids, "token_type_ids": types}
     short = {name: values[: max(1, length // 2)] for name, values in row.items()}
     return inputs_of(PaddingCollator(tokenizer.pad_id)([row] * (batch_size - 1) + [short]))
@@ -63,7 +65,7 @@ def export_model(
         },
         "atol": config.export.tolerance,
     }
-    inputs = example_inputs(tokenizer)
+    inputs = example_inputs(tokenizer, model.config.type_vocab_size)
     if target == "onnx":
         return to_onnx(model, directory.export(target), inputs, opset=config.export.opset, **options)
     if target == "inference":

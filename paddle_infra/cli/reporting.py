@@ -18,6 +18,7 @@ from paddle_infra.cli.run_directory import RunDirectory
 from paddle_infra.cli.tasks import MAIN_METRIC
 from paddle_infra.data import Tokenizer
 from paddle_infra.export import ExportReport, LatencyReport, measure_latency
+from paddle_infra.models import BertConfig
 from paddle_infra.report import (
     Chart,
     ClassRow,
@@ -39,9 +40,10 @@ _LATENCY_SIZES = ((1, 16), (32, 16))  # batch size, length in sub-words
 def measure_exports(directory: RunDirectory, exports: Sequence[ExportReport]) -> list[LatencyReport]:
     """Time every export at a single request and at a full batch, on one thread and on all."""
     tokenizer = Tokenizer.from_pretrained(directory.model)
+    types = BertConfig.load(directory.model).type_vocab_size
     threads = sorted({1, available_cores()})
     return [
-        measure_latency(export.path, example_inputs(tokenizer, *sizes), repeats=30, threads=count)
+        measure_latency(export.path, example_inputs(tokenizer, types, *sizes), repeats=30, threads=count)
         for export in exports
         for sizes in _LATENCY_SIZES
         for count in threads

@@ -37,8 +37,14 @@ ClassificationDataset = SequenceClassificationDataset | TokenClassificationDatas
 MAIN_METRIC = {"sequence_classification": "accuracy", "token_classification": "entity_f1"}
 
 
-def _model_class(task: str) -> type[BertForSequenceClassification] | type[BertForTokenClassification]:
-    return BertForTokenClassification if task == "token_classification" else BertForSequenceClassification
+_MODELS: dict[str, type[BertForSequenceClassification] | type[BertForTokenClassification]] = {
+    "sequence_classification": BertForSequenceClassification,
+    "token_classification": BertForTokenClassification,
+}
+_DATASETS = {
+    "sequence_classification": SequenceClassificationDataset,
+    "token_classification": TokenClassificationDataset,
+}
 
 
 def new_model(config: RunConfig, labels: LabelMap) -> Classifier:
@@ -48,7 +54,7 @@ def new_model(config: RunConfig, labels: LabelMap) -> Classifier:
         ConfigError: sequences may be longer than the encoder's positions.
     """
     changes = {"type_vocab_size": len(WORD_SHAPES)} if config.data.word_shapes else {}
-    model = _model_class(config.task).from_pretrained(
+    model = _MODELS[config.task].from_pretrained(
         local_path(config.model.pretrained),
         labels=tuple(labels.to_list()),
         pooling=config.model.pooling,
@@ -66,19 +72,16 @@ def new_model(config: RunConfig, labels: LabelMap) -> Classifier:
 
 def load_model(config: RunConfig, directory: Path) -> Classifier:
     """Return the fine-tuned model that a run has saved."""
-    return _model_class(config.task).from_pretrained(directory)
+    return _MODELS[config.task].from_pretrained(directory)
 
 
 def new_dataset(
     config: RunConfig, examples: Sequence[Example], tokenizer: Tokenizer, labels: LabelMap
 ) -> ClassificationDataset:
     """Tokenize examples for the task."""
-    if config.task == "sequence_classification":
-        return SequenceClassificationDataset(examples, tokenizer, labels, max_length=config.data.max_length)
+    cls: Any = _DATASETS[config.task]
     word_type = word_shape if config.data.word_shapes else None
-    return TokenClassificationDataset(
-        examples, tokenizer, labels, max_length=config.data.max_length, word_type=word_type
-    )
+    return cls(examples, tokenizer, labels, max_length=config.data.max_length, word_type=word_type)
 
 
 def new_sampler(config: RunConfig, dataset: ClassificationDataset, *, training: bool) -> LengthBucketSampler:

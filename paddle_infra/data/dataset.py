@@ -50,6 +50,8 @@ class SequenceClassificationDataset:
         tokenizer: turns them into sub-words, here and now.
         labels: the classes; may be ``None`` for unlabelled examples.
         max_length: longest sample, in sub-words; longer ones are cut off and counted.
+        word_type: returns the token type of a word (what white space separates), which all its sub-words get; see
+            :func:`paddle_infra.data.word_shape`. By default the tokenizer's types.
         progress: called with the number of examples encoded so far.
 
     Raises:
@@ -64,6 +66,7 @@ class SequenceClassificationDataset:
         labels: LabelMap | None,
         *,
         max_length: int,
+        word_type: Callable[[str], int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.examples = list(examples)
@@ -71,7 +74,11 @@ class SequenceClassificationDataset:
         self._labels = [_label_id(labels, e.label, e.line) for e in self.examples] if is_labelled else None
         encodings = []
         for example in self.examples:
-            encodings.append(tokenizer.encode(example.text, max_length))
+            if word_type is None:
+                encodings.append(tokenizer.encode(example.text, max_length))
+            else:
+                words = example.text.split()
+                encodings.append(_with_types(tokenizer.encode_words(words, max_length), words, word_type))
             if progress is not None:
                 progress(len(encodings))
         self._encoded = _Encoded(encodings)
@@ -139,7 +146,7 @@ class TokenClassificationDataset:
             if is_labelled:
                 aligned += _align(example, starts, len(encoding.input_ids), labels)
             if word_type is not None:
-                encoding = _with_types(encoding, [word_type(word) for word in example.tokens])
+                encoding = _with_types(encoding, example.tokens, word_type)
             encodings.append(encoding)
             if progress is not None:
                 progress(len(encodings))
@@ -180,11 +187,10 @@ def first_subwords(word_ids: Sequence[int | None]) -> list[int]:
     ]
 
 
-def _with_types(encoding: Encoding, types: Sequence[int]) -> Encoding:
+def _with_types(encoding: Encoding, words: Sequence[str], word_type: Callable[[str], int]) -> Encoding:
     """Return the encoding with a token type per word; special tokens keep type 0."""
-    return replace(
-        encoding, token_type_ids=[0 if word is None else types[word] for word in encoding.word_ids]
-    )
+    types = [word_type(word) for word in words]
+    return replace(encoding, token_type_ids=[0 if word is None else types[word] for word in encoding.word_ids])
 
 
 def _align(example: TokenExample, starts: list[int], length: int, labels: LabelMap | None) -> list[int]:

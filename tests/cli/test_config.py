@@ -64,7 +64,6 @@ def test_the_demo_s_configuration_is_valid() -> None:
         ("data: {format: csv, train: a}\n", "data.format: expected one of .*, got 'csv'"),
         ("data: {train: a, format: conll}\n", "expected 'conll' exactly for token_classification"),
         ("data: {train: a, delimiter: ''}\n", "data.delimiter: expected one character, got ''"),
-        ("data: {train: a, word_shapes: true}\n", "data.word_shapes: expected token_classification"),
         (
             "task: sequence_classification\n",
             "data.train: expected a file or resource-name:member, got nothing",

@@ -5,6 +5,8 @@ import pytest
 from paddle_infra.data import (
     WORD_SHAPES,
     LabelMap,
+    SequenceClassificationDataset,
+    TextExample,
     TokenClassificationDataset,
     TokenExample,
     Tokenizer,
@@ -49,3 +51,21 @@ def test_every_sub_word_has_its_word_s_shape(minilm_dir: object) -> None:
     wanted = {None: "lower", 0: "title", 1: "lower", 2: "upper", 3: "digit"}
     assert names == [wanted[word] for word in word_ids]
     assert len(word_ids) > 6, "a word has several sub-words here"
+
+
+def test_texts_have_shapes_too(minilm_dir: object) -> None:
+    tokenizer = Tokenizer.from_pretrained(minilm_dir)
+    text = "What's NATO ,  really ?"
+    example = TextExample(text, "a", 1)
+    plain, shaped = (
+        SequenceClassificationDataset(
+            [example], tokenizer, LabelMap(["a", "b"]), max_length=32, word_type=kind
+        )[0]
+        for kind in (None, word_shape)
+    )
+    assert shaped["input_ids"] == plain["input_ids"]
+    assert set(plain["token_type_ids"]) == {0}
+    # [CLS] what ' s nato , really ? [SEP]: a word is what white space separates.
+    assert [WORD_SHAPES[number] for number in shaped["token_type_ids"]] == (
+        ["lower", "title", "title", "title", "upper", "lower", "lower", "lower", "lower"]
+    )

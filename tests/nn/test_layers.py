@@ -62,7 +62,9 @@ def test_unknown_activation() -> None:
 def test_every_parameter_of_the_encoder_gets_a_gradient(activation: str) -> None:
     paddle.seed(0)
     encoder = nn.TransformerEncoder(2, 8, 2, 16, activation=activation, dropout=0.0, attention_dropout=0.0)
-    direction = paddle.to_tensor(array(2, 3, 8, seed=1))  # not the sum of squares: the last norm makes that constant
+    direction = paddle.to_tensor(
+        array(2, 3, 8, seed=1)
+    )  # not the sum of squares: the last norm makes that constant
     (encoder(paddle.to_tensor(array(2, 3, 8))) * direction).sum().backward()
     # The key's bias shifts all scores of a query alike, so its gradient is zero but for rounding.
     small = [

@@ -59,6 +59,7 @@ class TrainingConfig:
     evaluation_batch_size: int = 64
     accumulate: int = 1
     learning_rate: float = 1e-4
+    layer_decay: float = 1.0  # factor on the learning rate per layer below the head
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1
     schedule: str = "linear"
@@ -223,6 +224,7 @@ def _check(config: RunConfig, source: str) -> None:
     for key in ("checkpoint_every_steps", "early_stopping_patience"):
         within(f"training.{key}", 0, 1_000_000_000)
     within("training.learning_rate", 1e-12, 10.0)
+    within("training.layer_decay", 0.01, 1.0)
     within("training.weight_decay", 0.0, 10.0)
     within("training.warmup_fraction", 0.0, 1.0)
     within("training.max_grad_norm", 1e-6, 1e6)

@@ -146,6 +146,7 @@ def _optimizer(config: RunConfig, model: Classifier, steps: int) -> paddle.optim
         model,
         settings.learning_rate,
         weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_decay if settings.layer_decay < 1.0 else None,
         max_grad_norm=settings.max_grad_norm,
         warmup_steps=int(settings.warmup_fraction * steps),
         total_steps=steps,

@@ -10,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import paddle
 import pytest
+
+from tests.ops.linear_cross_entropy_cases import make_case, run
 
 ROOT = Path(__file__).parents[2]
 SMALL = '#include "common/abi.h"\nPADDLE_INFRA_EXPORT int answer() { return PADDLE_INFRA_ABI; }\n'
@@ -113,7 +117,6 @@ def test_a_link_error_is_shown(project):
         ),
         ({"MAX_JOBS": "many"}, "MAX_JOBS must be a positive number, got 'many'"),
         ({"PADDLE_INFRA_CUDA": "yes"}, "PADDLE_INFRA_CUDA: expected 0 or 1, got 'yes'"),
-        ({"PADDLE_INFRA_CUDA": "1"}, "PADDLE_INFRA_CUDA=1, but this version has no CUDA sources yet"),
     ],
 )
 def test_wrong_settings(project, environment, message):
@@ -134,18 +137,29 @@ def test_cuda_names():
             builder.cuda_arch_flags(bad)
 
 
-def test_a_cuda_source_without_nvcc(project, monkeypatch):
+def test_cuda_without_nvcc_fails_before_anything_is_compiled(project, monkeypatch, tmp_path):
     builder = load_builder(project)
-    monkeypatch.setattr(builder.shutil, "which", lambda name: None)
-    with pytest.raises(builder.BuildError, match="nvcc was not found in NVCC, CUDA_HOME, PATH"):
+    which = shutil.which
+    monkeypatch.setattr(builder.shutil, "which", lambda name: None if "nvcc" in name else which(name))
+    monkeypatch.setenv("PADDLE_INFRA_CUDA", "1")
+    with pytest.raises(
+        builder.BuildError, match=r"nvcc was not found in NVCC, CUDA_HOME, PATH.*PADDLE_INFRA_CUDA=0"
+    ):
+        builder.build(tmp_path / "out", tmp_path / "build")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "build").exists()
+
+
+def skip_without_nvcc() -> None:
+    builder = load_builder()
+    try:
         builder.find_nvcc()
+    except builder.BuildError:
+        pytest.skip("no nvcc: the CUDA part of the build is not tested")
 
 
 def test_a_cuda_source_is_compiled_and_linked(project):
-    try:
-        load_builder(project).find_nvcc()
-    except RuntimeError:
-        pytest.skip("no nvcc: the CUDA part of the build is not tested")
+    skip_without_nvcc()
     kernel = '#include "common/abi.h"\n__global__ void twice(float* x) { x[threadIdx.x] *= 2.0f; }\n'
     launch = "PADDLE_INFRA_EXPORT void launch(float* x) { twice<<<1, 32>>>(x); }\n"
     (project / "csrc/small.cu").write_text(kernel + launch)
@@ -154,6 +168,84 @@ def test_a_cuda_source_is_compiled_and_linked(project):
     description = json.loads((project / "out/libpaddle_infra.json").read_text())
     assert description["cuda"] is True
     assert "-gencode=arch=compute_80,code=sm_80" in description["cuda_flags"]
+
+
+CPU_STEP = """
+import sys
+import numpy as np
+import paddle
+from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
+
+load_op_meta_info_and_register_op(sys.argv[1])
+data = np.load(sys.argv[2])
+tensors = {name: paddle.to_tensor(data[name]) for name in data}
+for name in ("hidden", "weight", "bias"):
+    tensors[name].stop_gradient = False
+inputs = [tensors[name] for name in ("hidden", "weight", "bias", "label")]
+options = (-100, 0.1, 0.0, 0.0, 2, False)  # ignore_index, label_smoothing, z_loss, softcap, mean, [V, D]
+loss = paddle._C_ops._run_custom_op("paddle_infra_linear_cross_entropy_bias", *inputs, None, None, *options)[0]
+loss.backward()
+gradients = {name: tensors[name].grad.numpy() for name in ("hidden", "weight", "bias")}
+np.savez(sys.argv[2], loss=loss.numpy(), **gradients)
+"""
+
+LAUNCH = """
+import ctypes, sys
+import paddle  # has the libraries that this one needs
+
+launch = ctypes.CDLL(sys.argv[1]).paddle_infra_linear_cross_entropy_cuda_fwd
+launch.argtypes, launch.restype = [ctypes.c_char_p, ctypes.c_void_p], ctypes.c_char_p
+ones = bytes([1, 0, 0, 0, 0, 0, 0, 0]) * 40  # one row, feature and class; nothing of it is read before the launch
+print("CUDA says:", launch(ones, None))
+"""
+
+
+@pytest.fixture(scope="module")
+def cuda_library(tmp_path_factory):
+    """The real sources, compiled with nvcc for one architecture."""
+    skip_without_nvcc()
+    folder = tmp_path_factory.mktemp("cuda")
+    shutil.copytree(ROOT / "csrc", folder / "csrc")
+    (folder / "paddle_infra").mkdir()
+    shutil.copy(ROOT / "paddle_infra/_version.py", folder / "paddle_infra")
+    result = build(folder, PADDLE_INFRA_CUDA="1", PADDLE_INFRA_CUDA_ARCH_LIST="80")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder / "out/libpaddle_infra.so"
+
+
+def python(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_cuda_build_runs_cpu_tensors_as_the_cpu_build_does(cuda_library, tmp_path):
+    case = make_case(37, 20, 301, ignored=0.2, label_smoothing=0.1)
+    inputs = {"hidden": case.hidden, "weight": case.weight, "bias": case.bias, "label": case.label}
+    np.savez(tmp_path / "data.npz", **inputs)
+    python(CPU_STEP, str(cuda_library), str(tmp_path / "data.npz"))
+    found, expected = np.load(tmp_path / "data.npz"), run(case, "fused")
+    for name, value in expected.items():
+        assert found[name].tobytes() == value.tobytes(), name
+
+
+def test_the_cuda_build_says_so_and_brings_its_cuda_runtime(cuda_library):
+    description = json.loads(cuda_library.with_suffix(".json").read_text())
+    assert description["cuda"] is True
+    assert "-gencode=arch=compute_80,code=sm_80" in description["cuda_flags"]
+    dynamic = subprocess.run(
+        ["readelf", "-dW", cuda_library], capture_output=True, text=True, check=True
+    ).stdout
+    assert "libcuda" not in dynamic
+    assert "RUNPATH" not in dynamic
+
+
+def test_a_cuda_kernel_without_a_gpu_is_an_error(cuda_library):
+    if paddle.device.cuda.device_count() > 0 or shutil.which("nvidia-smi"):
+        pytest.skip("there is a GPU")
+    said = python(LAUNCH, str(cuda_library))
+    assert "CUDA driver version is insufficient" in said or "no CUDA-capable device" in said
 
 
 def test_the_real_library_needs_no_python_no_run_path_and_one_openmp():

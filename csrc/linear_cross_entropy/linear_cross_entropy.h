@@ -60,11 +60,13 @@ struct LinearCrossEntropyParams {
 
 }  // namespace paddle_infra
 
-// Bytes of scratch memory. It grows with rows * 32 + hidden_size * 2 KB, never with rows * classes.
+// Bytes of scratch memory on the CPU. It grows with rows * 32 + hidden_size * 2 KB, never with rows *
+// classes.
 PADDLE_INFRA_EXPORT int64_t
 paddle_infra_linear_cross_entropy_workspace(const paddle_infra::LinearCrossEntropyParams* params);
 
-// The first row whose label is neither ignore_index nor in [0, classes), or -1. Call it before the others.
+// The first row whose label (in CPU memory) is neither ignore_index nor in [0, classes), or -1. Call it
+// before the others.
 PADDLE_INFRA_EXPORT int64_t
 paddle_infra_linear_cross_entropy_bad_row(const paddle_infra::LinearCrossEntropyParams* params);
 
@@ -72,3 +74,13 @@ PADDLE_INFRA_EXPORT void paddle_infra_linear_cross_entropy_cpu_fwd(
     const paddle_infra::LinearCrossEntropyParams* params);
 PADDLE_INFRA_EXPORT void paddle_infra_linear_cross_entropy_cpu_bwd(
     const paddle_infra::LinearCrossEntropyParams* params);
+
+// The same on a GPU: every pointer is to device memory, workspace included. They only queue work on `stream`
+// (a cudaStream_t), and return null or what CUDA says went wrong. In the library only if it was compiled with
+// CUDA.
+PADDLE_INFRA_EXPORT int64_t
+paddle_infra_linear_cross_entropy_cuda_workspace(const paddle_infra::LinearCrossEntropyParams* params);
+PADDLE_INFRA_EXPORT const char* paddle_infra_linear_cross_entropy_cuda_fwd(
+    const paddle_infra::LinearCrossEntropyParams* params, void* stream);
+PADDLE_INFRA_EXPORT const char* paddle_infra_linear_cross_entropy_cuda_bwd(
+    const paddle_infra::LinearCrossEntropyParams* params, void* stream);

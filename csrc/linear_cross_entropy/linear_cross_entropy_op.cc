@@ -30,9 +30,16 @@ void require(bool holds, const std::string& expectation) {
   if (!holds) PADDLE_THROW(common::errors::InvalidArgument("linear_cross_entropy: %s", expectation));
 }
 
-void require_cpu_float32(const std::string& name, const Tensor& tensor) {
-  require(tensor.is_cpu(),
-          name + " must be in CPU memory, there is no kernel for other devices: use the reference");
+bool has_kernel(const Tensor& hidden) {
+#ifdef PADDLE_WITH_CUDA
+  return hidden.is_cpu() || hidden.is_gpu();
+#else
+  return hidden.is_cpu();
+#endif
+}
+
+void require_float32(const std::string& name, const Tensor& tensor, const paddle::Place& place) {
+  require(tensor.place() == place, name + " must be in the memory of the same device as hidden");
   require(tensor.dtype() == DataType::FLOAT32, name + " must be float32");
 }
 
@@ -46,12 +53,18 @@ struct Attributes {
 LinearCrossEntropyParams make_params(const Tensor& hidden, const Tensor& weight, const Tensor* bias,
                                      const Tensor& label, const OptionalTensor& class_weight,
                                      const OptionalTensor& token_weight, const Attributes& attributes) {
-  require_cpu_float32("hidden", hidden);
-  require_cpu_float32("weight", weight);
-  if (bias != nullptr) require_cpu_float32("bias", *bias);
-  if (class_weight) require_cpu_float32("class_weight", *class_weight);
-  if (token_weight) require_cpu_float32("token_weight", *token_weight);
-  require(label.is_cpu() && label.dtype() == DataType::INT64, "label must be int64, in CPU memory");
+  require(
+      has_kernel(hidden),
+      "hidden must be in CPU memory, or in GPU memory if this library was compiled with CUDA; there is no "
+      "kernel for other devices: use the reference");
+  const paddle::Place place = hidden.place();
+  require_float32("hidden", hidden, place);
+  require_float32("weight", weight, place);
+  if (bias != nullptr) require_float32("bias", *bias, place);
+  if (class_weight) require_float32("class_weight", *class_weight, place);
+  if (token_weight) require_float32("token_weight", *token_weight, place);
+  require(label.place() == place && label.dtype() == DataType::INT64,
+          "label must be int64, in the memory of the same device as hidden");
   const bool transposed = attributes.weight_is_transposed;
   LinearCrossEntropyParams p{};
   p.hidden_size = hidden.shape().back();
@@ -78,13 +91,50 @@ LinearCrossEntropyParams make_params(const Tensor& hidden, const Tensor& weight,
   return p;
 }
 
-Tensor allocate_workspace(LinearCrossEntropyParams* p, const paddle::Place& place) {
+Tensor allocate_workspace(LinearCrossEntropyParams* p, int64_t bytes, const paddle::Place& place) {
   constexpr int64_t kAlignment = 64;
-  const int64_t bytes = paddle_infra_linear_cross_entropy_workspace(p) + kAlignment;
-  Tensor workspace = paddle::empty({bytes}, DataType::UINT8, place);
+  Tensor workspace = paddle::empty({bytes + kAlignment}, DataType::UINT8, place);
   const auto address = reinterpret_cast<uintptr_t>(workspace.data());
   p->workspace = reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
   return workspace;
+}
+
+enum class Pass { kForward, kBackward };
+
+// Runs the kernel for the device that holds the tensors.
+void run(LinearCrossEntropyParams* p, const Tensor& hidden, Pass pass) {
+#ifdef PADDLE_WITH_CUDA
+  if (hidden.is_gpu()) {
+    const int64_t bytes = paddle_infra_linear_cross_entropy_cuda_workspace(p);
+    // Freed when this returns, while the kernels may still run: Paddle hands it out again on this stream
+    // only.
+    const Tensor workspace = allocate_workspace(p, bytes, hidden.place());
+    const auto kernel = pass == Pass::kForward ? paddle_infra_linear_cross_entropy_cuda_fwd
+                                               : paddle_infra_linear_cross_entropy_cuda_bwd;
+    const char* error = kernel(p, hidden.stream());
+    if (error != nullptr) {
+      PADDLE_THROW(
+          common::errors::External("linear_cross_entropy: launching the CUDA kernels failed: %s", error));
+    }
+    return;
+  }
+#endif
+  const int64_t bytes = paddle_infra_linear_cross_entropy_workspace(p);
+  const Tensor workspace = allocate_workspace(p, bytes, hidden.place());
+  const auto kernel = pass == Pass::kForward ? paddle_infra_linear_cross_entropy_cpu_fwd
+                                             : paddle_infra_linear_cross_entropy_cpu_bwd;
+  kernel(p);
+}
+
+// Kernels rely on it: a label that is no class would be read outside the arrays.
+void require_valid_labels(LinearCrossEntropyParams p, const Tensor& label) {
+  const Tensor on_cpu = label.is_cpu() ? label : label.copy_to(paddle::CPUPlace(), true);
+  p.label = on_cpu.data<int64_t>();
+  const int64_t bad = paddle_infra_linear_cross_entropy_bad_row(&p);
+  if (bad < 0) return;
+  require(false, "label[" + std::to_string(bad) + "] is " + std::to_string(p.label[bad]) +
+                     "; expected ignore_index (" + std::to_string(p.ignore_index) + ") or a class in [0, " +
+                     std::to_string(p.classes) + ")");
 }
 
 Shape loss_shape(const Shape& label_shape, int reduction) {
@@ -101,19 +151,13 @@ std::vector<Tensor> forward(const Tensor& hidden, const Tensor& weight, const Te
                             const OptionalTensor& token_weight, const Attributes& attributes) {
   LinearCrossEntropyParams p =
       make_params(hidden, weight, bias, label, class_weight, token_weight, attributes);
-  const int64_t bad = paddle_infra_linear_cross_entropy_bad_row(&p);
-  if (bad >= 0) {
-    require(false, "label[" + std::to_string(bad) + "] is " + std::to_string(p.label[bad]) +
-                       "; expected ignore_index (" + std::to_string(p.ignore_index) + ") or a class in [0, " +
-                       std::to_string(p.classes) + ")");
-  }
+  require_valid_labels(p, label);
   const auto place = hidden.place();
   Tensor loss = paddle::empty(loss_shape(label.shape(), attributes.reduction), DataType::FLOAT32, place);
   Tensor stats = paddle::empty(stats_shape(label.shape()), DataType::FLOAT32, place);
   p.loss = loss.data<float>();
   p.stats = reinterpret_cast<RowStats*>(stats.data<float>());
-  const Tensor workspace = allocate_workspace(&p, place);
-  paddle_infra_linear_cross_entropy_cpu_fwd(&p);
+  run(&p, hidden, Pass::kForward);
   return {loss, stats};
 }
 
@@ -123,8 +167,8 @@ std::vector<Tensor> backward(const Tensor& hidden, const Tensor& weight, const T
                              const Attributes& attributes) {
   LinearCrossEntropyParams p =
       make_params(hidden, weight, bias, label, class_weight, token_weight, attributes);
-  require_cpu_float32("the gradient of the loss", grad_loss);
   const auto place = hidden.place();
+  require_float32("the gradient of the loss", grad_loss, place);
   std::vector<Tensor> gradients = {paddle::empty(hidden.shape(), DataType::FLOAT32, place),
                                    paddle::empty(weight.shape(), DataType::FLOAT32, place)};
   p.grad_hidden = gradients[0].data<float>();
@@ -135,8 +179,7 @@ std::vector<Tensor> backward(const Tensor& hidden, const Tensor& weight, const T
   }
   p.grad_loss = grad_loss.data<float>();
   p.stats = reinterpret_cast<RowStats*>(const_cast<float*>(stats.data<float>()));
-  const Tensor workspace = allocate_workspace(&p, place);
-  paddle_infra_linear_cross_entropy_cpu_bwd(&p);
+  run(&p, hidden, Pass::kBackward);
   return gradients;
 }
 

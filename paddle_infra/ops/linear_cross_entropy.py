@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import paddle
 from paddle.jit.marker import unified
 
 from paddle_infra._core import extension
-from paddle_infra._core.checks import (
-    check_choice,
-    check_integer,
-    check_number,
-    check_shape,
-    check_tensor,
-    dtype_name,
-)
-from paddle_infra._core.errors import InvalidInputError
+from paddle_infra._core.checks import dtype_name
 from paddle_infra.ops import _select, reference
-
-_FLOATS = ("float32", "float64", "float16", "bfloat16")
-_REDUCTIONS = ("none", "sum", "mean")  # in the order of the compiled operator's attribute
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """Checked arguments of :func:`linear_cross_entropy`; weights have the dtype the loss is computed in."""
-
-    hidden: paddle.Tensor
-    weight: paddle.Tensor
-    label: paddle.Tensor
-    bias: paddle.Tensor | None
-    ignore_index: int
-    label_smoothing: float
-    class_weight: paddle.Tensor | None
-    token_weight: paddle.Tensor | None
-    z_loss: float
-    softcap: float
-    reduction: str
-    weight_layout: str
+from paddle_infra.ops._linear_cross_entropy_arguments import REDUCTIONS, Arguments, check
 
 
 def linear_cross_entropy(
@@ -134,111 +104,13 @@ def linear_cross_entropy(
 unified(linear_cross_entropy)
 
 
-def check(
-    hidden: paddle.Tensor,
-    weight: paddle.Tensor,
-    label: paddle.Tensor,
-    *,
-    bias: paddle.Tensor | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    class_weight: paddle.Tensor | None = None,
-    token_weight: paddle.Tensor | None = None,
-    z_loss: float = 0.0,
-    softcap: float = 0.0,
-    reduction: str = "mean",
-    weight_layout: str = "vd",
-) -> Arguments:
-    """Check everything that needs no computation, and the labels; return the arguments in final form."""
-    check_choice("reduction", reduction, _REDUCTIONS)
-    check_choice("weight_layout", weight_layout, ("vd", "dv"))
-    arguments = Arguments(
-        hidden,
-        weight,
-        label,
-        bias,
-        check_integer("ignore_index", ignore_index),
-        check_number("label_smoothing", label_smoothing, 0.0, 1.0),
-        class_weight,
-        token_weight,
-        check_number("z_loss", z_loss, 0.0),
-        check_number("softcap", softcap, 0.0),
-        reduction,
-        weight_layout,
-    )
-    num_classes = _check_tensors(arguments)
-    if paddle.in_dynamic_mode():
-        _check_labels(label, ignore_index, num_classes)
-    return _convert(arguments)
-
-
-def _check_tensors(a: Arguments) -> int:
-    """Check dtypes and shapes; return the number of classes (-1 if a static program does not know it)."""
-    check_tensor("hidden", a.hidden, _FLOATS)
-    dtype = dtype_name(a.hidden)
-    check_tensor("weight", a.weight, (dtype,))
-    check_tensor("label", a.label, ("int64", "int32"))
-    if a.hidden.ndim < 1 or a.hidden.shape[-1] == 0:
-        raise InvalidInputError(
-            f"hidden: expected shape [..., D] with D at least 1, got {list(a.hidden.shape)}"
-        )
-    size = a.hidden.shape[-1]
-    if a.weight.ndim != 2 or 0 in a.weight.shape:
-        raise InvalidInputError(
-            f"weight: expected two dimensions, none of them 0, got {list(a.weight.shape)}"
-        )
-    if a.weight_layout == "vd":
-        num_classes = a.weight.shape[0]
-        check_shape("weight", a.weight, [num_classes, size], "[V, D], weight_layout='vd'")
-    else:
-        num_classes = a.weight.shape[1]
-        check_shape("weight", a.weight, [size, num_classes], "[D, V], weight_layout='dv'")
-    check_shape("label", a.label, a.hidden.shape[:-1], "hidden without its last axis")
-    if a.bias is not None:
-        check_tensor("bias", a.bias, (dtype,))
-        check_shape("bias", a.bias, [num_classes], "[V]")
-    if a.class_weight is not None:
-        check_tensor("class_weight", a.class_weight, _FLOATS)
-        check_shape("class_weight", a.class_weight, [num_classes], "[V]")
-    if a.token_weight is not None:
-        check_tensor("token_weight", a.token_weight, _FLOATS)
-        check_shape("token_weight", a.token_weight, a.label.shape, "shape of label")
-    return int(num_classes)
-
-
-def _check_labels(label: paddle.Tensor, ignore_index: int, num_classes: int) -> None:
-    values = label.numpy()
-    is_bad = ((values < 0) | (values >= num_classes)) & (values != ignore_index)
-    if is_bad.any():
-        row = tuple(int(i) for i in np.argwhere(is_bad)[0])
-        raise InvalidInputError(
-            f"linear_cross_entropy: label{list(row)} is {values[row]}; "
-            f"expected ignore_index ({ignore_index}) or a class in [0, {num_classes})"
-        )
-
-
-def _convert(a: Arguments) -> Arguments:
-    dtype = "float64" if dtype_name(a.hidden) == "float64" else "float32"
-
-    def constant(tensor: paddle.Tensor | None) -> paddle.Tensor | None:
-        if tensor is None:
-            return None
-        return tensor.detach() if dtype_name(tensor) == dtype else tensor.detach().astype(dtype)
-
-    return replace(
-        a,
-        label=a.label if dtype_name(a.label) == "int64" else a.label.astype("int64"),
-        class_weight=constant(a.class_weight),
-        token_weight=constant(a.token_weight),
-    )
-
-
-def _is_on_cpu(tensor: Any) -> bool:
-    if paddle.in_dynamic_mode():
-        return bool(tensor.place.is_cpu_place())
-    return bool(
-        paddle.get_device() == "cpu"
-    )  # a value of a program has no place yet: it will be where that runs
+def _device_of(tensor: Any) -> str:
+    """Return ``"cpu"``, ``"gpu"`` or the name of another kind of device."""
+    if not paddle.in_dynamic_mode():
+        # A value of a program has no place yet: it will be where that runs.
+        return str(paddle.get_device()).split(":")[0]
+    place = tensor.place
+    return "cpu" if place.is_cpu_place() else "gpu" if place.is_gpu_place() else str(place)
 
 
 def _fused_refusals(a: Arguments) -> list[str]:
@@ -247,8 +119,15 @@ def _fused_refusals(a: Arguments) -> list[str]:
     dtype = dtype_name(a.hidden)
     if dtype != "float32":
         reasons.append(f"the compiled kernel computes in float32, hidden is {dtype}")
-    if not _is_on_cpu(a.hidden):
-        reasons.append("there is no compiled kernel for this device, only for the CPU")
+    device = _device_of(a.hidden)
+    if device == "gpu":
+        if status.is_loaded and not status.build["cuda"]:
+            reasons.append(
+                "hidden is on a GPU, but the library was compiled without CUDA: rebuild it with nvcc and "
+                "PADDLE_INFRA_CUDA=1"
+            )
+    elif device != "cpu":
+        reasons.append(f"there are compiled kernels for cpu and gpu only, hidden is on {device}")
     if not paddle.framework.in_dynamic_or_pir_mode():
         reasons.append(
             "compiled operators need dynamic mode or Paddle's PIR programs, this is a legacy static program"
@@ -262,7 +141,7 @@ def _fused(a: Arguments) -> paddle.Tensor:
         a.label_smoothing,
         a.z_loss,
         a.softcap,
-        _REDUCTIONS.index(a.reduction),
+        REDUCTIONS.index(a.reduction),
         a.weight_layout == "dv",
     )
     constants = (a.label, a.class_weight, a.token_weight)
@@ -275,7 +154,7 @@ def _fused(a: Arguments) -> paddle.Tensor:
 
 def _reference_refusals(a: Arguments) -> list[str]:
     dtype = dtype_name(a.hidden)
-    if dtype in ("float16", "bfloat16") and _is_on_cpu(a.hidden):
+    if dtype in ("float16", "bfloat16") and _device_of(a.hidden) == "cpu":
         return [f"Paddle has no {dtype} matrix product on the CPU: use float32"]
     return []
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import paddle
 
 from paddle_infra._core.checks import dtype_name
-
-if TYPE_CHECKING:
-    from paddle_infra.ops.linear_cross_entropy import Arguments
+from paddle_infra.ops._linear_cross_entropy_arguments import Arguments
 
 
 def linear_cross_entropy(a: Arguments) -> paddle.Tensor:

@@ -40,7 +40,7 @@ def run_all(config: RunConfig, directory: RunDirectory, console: Console) -> Non
     with _step(console, 1, "weights and data"):
         sources = (config.model.pretrained, config.data.train, config.data.validation, config.data.test)
         for source in filter(None, sources):
-            console.print(f"  {source}: {local_path(source)}", soft_wrap=True)
+            console.print(f"  {source}: {local_path(source)}")
     with _step(console, 2, "training"):
         resume = _can_resume(config, directory)
         train_run(config, directory, console, resume=resume, overwrite=not resume)
@@ -67,7 +67,7 @@ def run_all(config: RunConfig, directory: RunDirectory, console: Console) -> Non
             console.print(f"  {row.engine}, {sizes}, {row.threads} threads: {row.p50_ms:.2f} ms")
     with _step(console, 6, "report"):
         write_run_report(config, directory, evaluation, exports, latency)
-    directory.add_results(exports={report.target: report.verification.as_dict() for report in exports})
+    directory.add_results(exports={report.path.name: report.verification.as_dict() for report in exports})
     _print_result(console, config, directory, time.monotonic() - started)
 
 
@@ -95,7 +95,7 @@ def _print_result(console: Console, config: RunConfig, directory: RunDirectory, 
         ("VisualDL logs", directory.visualdl),
         ("report", directory.report),
     ):
-        console.print(f"  {what}: {path}", soft_wrap=True, highlight=False)
+        console.print(f"  {what}: {path}", highlight=False)
 
 
 @contextmanager

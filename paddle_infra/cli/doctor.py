@@ -119,6 +119,5 @@ def print_diagnosis(console: Console) -> bool:
     for finding in findings:
         console.print(
             f"{marks[finding.is_good]} [bold]{escape(finding.subject)}[/]: {escape(finding.text)}",
-            soft_wrap=True,
         )
     return all(finding.is_good is not False for finding in findings)

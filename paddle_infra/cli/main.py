@@ -73,16 +73,18 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 done, 1 failed with one clear message, 130 interrupted."""
     options = parser().parse_args(arguments)
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    # No wrapping: a path must stay whole, also in a narrow terminal or a file.
+    console = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         return _COMMANDS[options.command](options, console)
     except PaddleInfraError as error:
         if options.debug:
             raise
-        errors.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        errors.print(f"[red]error:[/] {escape(str(error))}")
         return EXIT_ERROR
     except KeyboardInterrupt as interrupt:  # TrainingInterrupted says where the checkpoint is
-        errors.print(f"[yellow]interrupted[/] {escape(str(interrupt))}", soft_wrap=True)
+        errors.print(f"[yellow]interrupted[/] {escape(str(interrupt))}")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
@@ -117,7 +119,7 @@ def _train(options: argparse.Namespace, console: Console) -> int:
     _tune(config, console)
     directory = RunDirectory(Path(config.run_directory))
     train_run(config, directory, console, resume=options.resume, overwrite=options.overwrite)
-    console.print(f"model: {directory.model}", soft_wrap=True)
+    console.print(f"model: {directory.model}")
     return 0
 
 
@@ -153,7 +155,6 @@ def _export(options: argparse.Namespace, console: Console) -> int:
         console.print(
             f"{report.path}: verified, {len(check.cases)} cases, largest error {check.max_error:.1e} "
             f"(allowed {check.atol:.0e})",
-            soft_wrap=True,
         )
     return 0
 
@@ -186,7 +187,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     write_run_report(
         config, directory, evaluate_run(config, directory), exports, measure_exports(directory, exports)
     )
-    console.print(str(directory.report), soft_wrap=True)
+    console.print(str(directory.report))
     return 0
 
 
@@ -201,9 +202,7 @@ def _resources(options: argparse.Namespace, console: Console) -> int:
 
     if options.action == "fetch":
         for name in options.names:
-            console.print(
-                f"{name}: {resources.fetch(name, verify=options.verify)}", soft_wrap=True, markup=False
-            )
+            console.print(f"{name}: {resources.fetch(name, verify=options.verify)}", markup=False)
         return 0
     for resource in resources.available():
         state = "cached" if resources.is_cached(resource) else "not cached"

@@ -100,7 +100,7 @@ def report_data(
         ],
         misclassified_total=len(evaluation.mistakes),
         exports=[
-            ExportRow(export.target, case.name, case.max_error, export.verification.atol, passed=True)
+            ExportRow(export.path.name, case.name, case.max_error, export.verification.atol, passed=True)
             for export in exports  # a case that fails raises: an export that exists has passed them all
             for case in export.verification.cases
         ],

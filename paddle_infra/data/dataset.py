@@ -190,7 +190,9 @@ def first_subwords(word_ids: Sequence[int | None]) -> list[int]:
 def _with_types(encoding: Encoding, words: Sequence[str], word_type: Callable[[str], int]) -> Encoding:
     """Return the encoding with a token type per word; special tokens keep type 0."""
     types = [word_type(word) for word in words]
-    return replace(encoding, token_type_ids=[0 if word is None else types[word] for word in encoding.word_ids])
+    return replace(
+        encoding, token_type_ids=[0 if word is None else types[word] for word in encoding.word_ids]
+    )
 
 
 def _align(example: TokenExample, starts: list[int], length: int, labels: LabelMap | None) -> list[int]:

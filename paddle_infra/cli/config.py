@@ -45,6 +45,9 @@ class DataConfig:
     encoding: str = "utf-8"
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
+    fine_labels: bool = (
+        False  # labels are COARSE:fine; learn the fine ones, predict and score the coarse ones
+    )
     deduplicate: bool = True
     max_length: int = 128  # in sub-words
     word_shapes: bool = False  # capitals and digits as token types, for an uncased encoder
@@ -213,6 +216,8 @@ def _check(config: RunConfig, source: str) -> None:
             f"{source}: data.format: expected 'conll' exactly for token_classification, got {config.data.format!r} "
             f"for {config.task}"
         )
+    if config.data.fine_labels and config.task != "sequence_classification":
+        raise ConfigError(f"{source}: data.fine_labels: expected sequence_classification, got {config.task}")
     if len(config.data.delimiter) != 1:
         raise ConfigError(f"{source}: data.delimiter: expected one character, got {config.data.delimiter!r}")
     for key in ("model.dropout", "model.attention_dropout", "training.label_smoothing"):

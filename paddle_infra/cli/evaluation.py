@@ -12,7 +12,7 @@ import paddle
 from paddle_infra._core.modes import evaluation_mode
 from paddle_infra.cli.config import RunConfig
 from paddle_infra.cli.run_directory import RunDirectory
-from paddle_infra.cli.sources import Example, load_splits
+from paddle_infra.cli.sources import Example, coarse, load_splits
 from paddle_infra.cli.tasks import (
     Classifier,
     Predictions,
@@ -59,7 +59,7 @@ class Evaluation:
 
 def evaluate_run(config: RunConfig, directory: RunDirectory, split: str = "test") -> Evaluation:
     """Evaluate the saved model of a run on ``train``, ``validation`` or ``test``."""
-    examples: list[Example] = getattr(load_splits(config), split)
+    examples = coarse(config.data, getattr(load_splits(config), split))
     labels = LabelMap.load(directory.model / LABEL_FILE)
     tokenizer = Tokenizer.from_pretrained(directory.model)
     return evaluate_model(config, load_model(config, directory.model), examples, tokenizer, labels, split)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,16 @@ def read_examples(config: DataConfig, source: str, labels: list[str] | None = No
             allowed_labels=labels,
         ),
         "conll": lambda: read_conll(path, encoding=config.encoding, allowed_labels=labels),
-        "question_labels": lambda: read_question_labels(path, allowed_labels=labels),
+        "question_labels": lambda: read_question_labels(path, fine=config.fine_labels, allowed_labels=labels),
     }
     return list(readers[config.format]())
+
+
+def coarse(config: DataConfig, examples: list[Example]) -> list[Example]:
+    """Return the examples as they are scored: with ``data.fine_labels`` without what follows the colon."""
+    if not config.fine_labels:
+        return examples
+    return [replace(example, label=example.label.partition(":")[0]) for example in examples]
 
 
 def load_splits(config: RunConfig) -> Splits:

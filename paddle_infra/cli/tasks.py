@@ -47,13 +47,17 @@ _DATASETS = {
 }
 
 
-def new_model(config: RunConfig, labels: LabelMap) -> Classifier:
-    """Return the pretrained encoder with a new head, the rates of the configuration in force.
+def new_model(config: RunConfig, labels: LabelMap, learned: LabelMap) -> Classifier:
+    """Return the pretrained encoder with a new head that predicts ``labels``, the configured rates in force.
+
+    ``learned`` are the labels of the training examples: ``labels`` again, or fine ones.
 
     Raises:
         ConfigError: sequences may be longer than the encoder's positions.
     """
-    changes = {"type_vocab_size": len(WORD_SHAPES)} if config.data.word_shapes else {}
+    changes: dict[str, Any] = {"type_vocab_size": len(WORD_SHAPES)} if config.data.word_shapes else {}
+    if learned != labels:
+        changes["fine_labels"] = tuple(learned.to_list())
     model = _MODELS[config.task].from_pretrained(
         local_path(config.model.pretrained),
         labels=tuple(labels.to_list()),

@@ -16,7 +16,7 @@ from paddle_infra._core.atomic import atomic_directory
 from paddle_infra._core.errors import ConfigError
 from paddle_infra.cli.config import RunConfig, load_config
 from paddle_infra.cli.run_directory import RunDirectory
-from paddle_infra.cli.sources import Splits, load_splits, local_path
+from paddle_infra.cli.sources import Splits, coarse, load_splits, local_path
 from paddle_infra.cli.tasks import (
     MAIN_METRIC,
     Classifier,
@@ -88,17 +88,20 @@ def train_run(
     """
     check_fresh(directory, config, resume=resume, overwrite=overwrite)
     splits = load_splits(config)
-    labels = LabelMap.from_examples(splits.train)
+    learned = LabelMap.from_examples(splits.train)
+    labels = LabelMap.from_examples(coarse(config.data, splits.train))
     tokenizer = Tokenizer.from_pretrained(local_path(config.model.pretrained))
-    train_data = new_dataset(config, splits.train, tokenizer, labels)
-    validation_data = new_dataset(config, splits.validation, tokenizer, labels)
-    new_dataset(config, splits.test, tokenizer, labels)  # an unknown label there should not wait for the end
+    train_data = new_dataset(config, splits.train, tokenizer, learned)
+    validation_data = new_dataset(config, coarse(config.data, splits.validation), tokenizer, labels)
+    new_dataset(
+        config, coarse(config.data, splits.test), tokenizer, labels
+    )  # an unknown label there should not wait for the end
     _describe(console, config, splits, labels, train_data.truncated_count)
     directory.path.mkdir(parents=True, exist_ok=True)
     config.save(directory.config)
 
     seed_everything(config.seed)
-    model = new_model(config, labels)
+    model = new_model(config, labels, learned)
     train_loader = new_loader(config, train_data, tokenizer, training=True)
     steps = config.training.epochs * math.ceil(len(train_loader) / config.training.accumulate)
     checkpoint = _checkpoint(config, directory)

@@ -170,7 +170,8 @@ class BertForSequenceClassification(_Classifier):
     """BERT and a linear head on the pooled sequence (``config.pooling``).
 
     Shapes:
-        inputs as in :class:`BertModel` to logits ``[batch_size, num_labels]``; labels int64 ``[batch_size]``.
+        inputs as in :class:`BertModel` to logits ``[batch_size, num_labels]``; labels int64 ``[batch_size]``,
+        of ``config.fine_labels`` if it has any.
     """
 
     _new_parts = ("classifier.", "bert.pooler.")
@@ -178,7 +179,10 @@ class BertForSequenceClassification(_Classifier):
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config, has_pooler=config.pooling == "pooler")
         self.head = SequenceClassificationHead(
-            config.hidden_size, len(config.labels), config.hidden_dropout_prob
+            config.hidden_size,
+            len(config.fine_labels or config.labels),
+            config.hidden_dropout_prob,
+            groups=config.label_groups,
         )
         self._initialize()
 

@@ -20,7 +20,8 @@ class BertConfig:
 
     ``pooling`` says how a sequence classifier reduces the sequence: ``"cls"`` (first token), ``"mean"`` (real tokens)
     or ``"pooler"`` (first token through a tanh layer, as in the original). ``labels`` are the class names of a
-    fine-tuned model, in order of their ids.
+    fine-tuned model, in order of their ids. ``fine_labels``, if any, are what the model learns instead: names that
+    begin with one of ``labels`` and a colon, as in ``LOC:city``.
     """
 
     vocab_size: int = 30522
@@ -38,8 +39,21 @@ class BertConfig:
     pad_token_id: int = 0
     pooling: str = "mean"
     labels: tuple[str, ...] = ()
+    fine_labels: tuple[str, ...] = ()
+
+    @property
+    def label_groups(self) -> tuple[int, ...] | None:
+        """The index in ``labels`` of each of ``fine_labels``; None if there are none."""
+        if not self.fine_labels:
+            return None
+        return tuple(self.labels.index(name.partition(":")[0]) for name in self.fine_labels)
 
     def __post_init__(self) -> None:
+        if self.fine_labels and {name.partition(":")[0] for name in self.fine_labels} != set(self.labels):
+            raise WeightError(
+                f"fine_labels: expected names that begin with each of {list(self.labels)} and a colon, "
+                f"got {list(self.fine_labels)}"
+            )
         if self.pooling not in POOLINGS:
             raise WeightError(f"pooling must be one of {POOLINGS}, got {self.pooling!r}")
 
@@ -63,11 +77,11 @@ class BertConfig:
             raise WeightError(
                 f"{path}: expected position_embedding_type 'absolute', got {raw['position_embedding_type']!r}"
             )
-        names = {field.name for field in dataclasses.fields(cls)} - {"labels"}
+        names = {field.name for field in dataclasses.fields(cls)} - {"labels", "fine_labels"}
         known = {name: raw[name] for name in names if name in raw}
         id2label = raw.get("id2label") or {}
         labels = tuple(id2label[key] for key in sorted(id2label, key=int))
-        return cls(**known, labels=labels)
+        return cls(**known, labels=labels, fine_labels=tuple(raw.get("fine_labels", ())))
 
     def save(self, directory: str | Path, architecture: str) -> None:
         """Write ``config.json``, atomically."""

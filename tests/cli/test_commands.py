@@ -86,6 +86,31 @@ def test_token_classification(
     assert json.loads((tmp_path / "run/model/config.json").read_text())["type_vocab_size"] == 6
 
 
+def test_fine_labels(
+    config_file: Path, trec_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Learns COARSE:fine, predicts, scores and exports COARSE."""
+    questions = tmp_path / "questions.txt"
+    questions.write_bytes(b"".join(trec_file.read_bytes().splitlines(keepends=True)[:600]))
+    settings = (
+        "data.format=question_labels",
+        f"data.train={questions}",
+        "data.fine_labels=true",
+        "training.epochs=1",
+    )
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    assert run("train", config_file, *overrides) == 0
+    saved = json.loads((tmp_path / "run/model/config.json").read_text())
+    assert sorted(saved["label2id"]) == ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]
+    assert len(saved["fine_labels"]) > 20
+    capsys.readouterr()
+    assert run("evaluate", tmp_path / "run", "--json") == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert np.array(scores["confusion"]).shape == (6, 6)
+    assert run("export", tmp_path / "run") == 0
+    assert capsys.readouterr().out.count("verified") == 2
+
+
 def test_doctor_and_resources(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor") == 0
     printed = capsys.readouterr().out

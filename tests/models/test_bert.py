@@ -219,6 +219,23 @@ def test_wrong_configuration(tmp_path: Path, content: str, message: str) -> None
         BertModel.from_pretrained(tmp_path)
 
 
+def test_fine_labels(tmp_path: Path) -> None:
+    fine = ("a:x", "c:y", "a:z", "b:x")
+    model = BertForSequenceClassification(BertConfig(**{**TINY.__dict__, "fine_labels": fine}))
+    assert model.config.label_groups == (0, 2, 0, 1)
+    model.save_pretrained(tmp_path)
+    loaded = BertForSequenceClassification.from_pretrained(tmp_path)
+    assert loaded.config == model.config
+    model.eval(), loaded.eval()
+    logits = [m(**tensors(tiny_batch())).numpy() for m in (model, loaded)]
+    assert logits[0].shape == (3, 3)
+    assert np.array_equal(*logits)
+    with pytest.raises(
+        WeightError, match=r"fine_labels: expected names that begin with each of \['a', 'b', 'c'\]"
+    ):
+        BertConfig(**{**TINY.__dict__, "fine_labels": ("a:x", "b:y")})
+
+
 def test_a_classifier_needs_labels() -> None:
     with pytest.raises(InvalidInputError, match=r"at least 2 labels, got \[\]"):
         BertForSequenceClassification(BertConfig(**{**TINY.__dict__, "labels": ()}))

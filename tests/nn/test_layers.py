@@ -108,3 +108,29 @@ def test_head_loss_is_the_cross_entropy_of_its_logits(cls: type, shape: tuple[in
     loss = head.loss(hidden, labels)
     assert loss.shape == []
     np.testing.assert_allclose(float(loss), expected, rtol=1e-6)
+
+
+def test_grouped_head_predicts_the_sums_of_the_fine_probabilities() -> None:
+    paddle.seed(0)
+    head = nn.SequenceClassificationHead(8, 4, 0.0, groups=[0, 1, 0, 1])
+    hidden = paddle.to_tensor(30 * array(5, 8))  # logits of tens: plain exponentials would lose digits
+    fine = head.classifier(hidden).numpy().astype(np.float64)
+    fine = np.exp(fine - fine.max(-1, keepdims=True))
+    fine /= fine.sum(-1, keepdims=True)
+    coarse = head(hidden).numpy().astype(np.float64)
+    coarse = np.exp(coarse) / np.exp(coarse).sum(-1, keepdims=True)
+    np.testing.assert_allclose(
+        coarse, np.stack([fine[:, 0] + fine[:, 2], fine[:, 1] + fine[:, 3]], -1), rtol=1e-5
+    )
+    labels = paddle.to_tensor([0, 1, 2, 3, 3])
+    np.testing.assert_allclose(
+        float(head.loss(hidden, labels)), -np.log(fine[np.arange(5), labels.numpy()]).mean(), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("groups", [[0, 1, 0], [0, 2, 0, 2], [1, 1, 1, 1]])
+def test_groups_must_fit(groups: list[int]) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"groups: expected a coarse class, .* of 4 fine ones, got \["
+    ):
+        nn.SequenceClassificationHead(8, 4, groups=groups)

@@ -24,17 +24,8 @@ from paddle_infra.cli.tasks import (
 )
 from paddle_infra.cli.training import LABEL_FILE
 from paddle_infra.data import IGNORED_LABEL, LabelMap, TextExample, Tokenizer
+from paddle_infra.report import Misclassified
 from paddle_infra.train import SingleDevice
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An example that the model got wrong; a tagged sentence has no single confidence."""
-
-    text: str
-    expected: str
-    predicted: str
-    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Evaluation:
     token_table: list[dict[str, Any]]  # token classification: per tag, then averages with and without O
     labels: list[str]
     confusion: list[list[int]]  # rows are labels, columns predictions
-    mistakes: list[Mistake]
+    mistakes: list[Misclassified]  # a tagged sentence has no single confidence
     examples: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,7 +98,7 @@ def _mistakes(
     gold: Sequence[np.ndarray],
     predictions: Predictions,
     labels: LabelMap,
-) -> list[Mistake]:
+) -> list[Misclassified]:
     """Return every example with a wrong prediction, in the order of the file."""
     wrong = {}
     batches = zip(gold, predictions.classes, predictions.confidences, strict=True)
@@ -117,12 +108,12 @@ def _mistakes(
         if isinstance(example, TextExample):
             if expected != got:
                 names = labels.name_of(int(expected)), labels.name_of(int(got))
-                wrong[index] = Mistake(example.text, *names, float(confidence))
+                wrong[index] = Misclassified(example.text, *names, float(confidence))
             continue
         counts = expected != IGNORED_LABEL
         if (expected[counts] != got[counts]).any():
             right, found = (_spans(example.tokens, tags[counts], labels) for tags in (expected, got))
-            wrong[index] = Mistake(" ".join(example.tokens), right, found)
+            wrong[index] = Misclassified(" ".join(example.tokens), right, found)
     return [wrong[index] for index in sorted(wrong)]
 
 

@@ -27,7 +27,6 @@ from paddle_infra.report import (
     ExportRow,
     LatencyRow,
     Metric,
-    Misclassified,
     ReportData,
     write_report,
 )
@@ -94,10 +93,7 @@ def report_data(
             ClassRow(row["name"], row["precision"], row["recall"], row["f1"], row["support"])
             for row in evaluation.per_class
         ],
-        misclassified=[
-            Misclassified(mistake.text, mistake.expected, mistake.predicted, mistake.confidence)
-            for mistake in evaluation.mistakes[:_SHOWN_MISTAKES]
-        ],
+        misclassified=evaluation.mistakes[:_SHOWN_MISTAKES],
         misclassified_total=len(evaluation.mistakes),
         exports=[
             ExportRow(export.path.name, case.name, case.max_error, export.verification.atol, passed=True)

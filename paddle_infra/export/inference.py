@@ -32,7 +32,7 @@ def to_inference(
     ``manifest.json``, ``README.md``, ``example_inputs.npz`` and the extra files. It is built under a
     temporary name, loaded by a fresh process, run at several sizes, compared, and only then moved into
     place: a failed export leaves no file and keeps an earlier one. The model is exported in evaluation mode
-        and left exactly as it was.
+    and left exactly as it was.
 
     Args:
         model: a ``paddle.nn.Layer`` whose ``forward`` takes the inputs by name and returns one tensor, a

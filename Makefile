@@ -58,6 +58,8 @@ $(VENV)/.base: constraints.txt
 	$(INSTALL) ninja paddlepaddle
 	@touch $@
 
+# seqeval comes as source only and must be built in isolation: it needs a build tool that is not ours to install.
 $(VENV)/.%: $(SOURCES) $(VENV)/.base
+	$(if $(findstring dev,$*),$(INSTALL) seqeval)
 	$(INSTALL) --no-build-isolation -e '.[$*]'
 	@touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ class RunDirectory:
     def is_trained(self) -> bool:
         """Whether training is complete."""
         return (self.model / "config.json").is_file()
+
+    def clear(self) -> None:
+        """Remove what a run writes, and nothing else: the folder may hold files of the user's."""
+        folders = (self.export("any").parent, self.model, self.visualdl, self.checkpoints)
+        for folder in folders:
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        # The configuration goes last: until then the folder still says what it is.
+        for file in (self.report, self.results, self.history, self.config):
+            file.unlink(missing_ok=True)
 
     def read_results(self) -> dict[str, Any]:
         """Return the results so far; empty before the first."""

@@ -51,9 +51,8 @@ def local_path(source: str) -> Path:
     known = [resource.name for resource in resources.available()]
     if name not in known:
         raise DataError(f"{source}: expected a file, a folder or one of the resources {known}, found none")
-    folder = resources.fetch(
-        name, verify=True
-    )  # a few tenths of a second against training on damaged weights
+    # A few tenths of a second against training on damaged weights.
+    folder = resources.fetch(name, verify=True)
     if not member:
         return folder
     if not (folder / member).is_file():
@@ -88,9 +87,18 @@ def read_examples(config: DataConfig, source: str, labels: list[str] | None = No
 
 
 def coarse(config: DataConfig, examples: list[Example]) -> list[Example]:
-    """Return the examples as they are scored: with ``data.fine_labels`` without what follows the colon."""
+    """Return the examples as they are scored: with ``data.fine_labels`` without what follows the colon.
+
+    Raises:
+        DataError: a label has no colon; names the line.
+    """
     if not config.fine_labels:
         return examples
+    for example in examples:
+        if ":" not in (example.label or ""):
+            raise DataError(
+                f"line {example.line}: data.fine_labels: expected a label like COARSE:fine, got {example.label!r}"
+            )
     return [replace(example, label=example.label.partition(":")[0]) for example in examples]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 import typing
 from collections.abc import Callable
@@ -45,7 +44,7 @@ LABEL_FILE = "labels.json"
 
 
 def check_fresh(directory: RunDirectory, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to mix two runs in one folder; with ``overwrite`` the old one is removed.
+    """Refuse to mix two runs in one folder.
 
     Raises:
         ConfigError: the folder holds a run and neither flag is given, or a resumed run has another configuration.
@@ -59,17 +58,11 @@ def check_fresh(directory: RunDirectory, config: RunConfig, *, resume: bool, ove
                 f"{directory.path}: expected the configuration that the run was started with ({directory.config}), "
                 "got another one: a resumed run cannot change it"
             )
-    elif directory.is_started or directory.is_trained:
-        if not overwrite:
-            state = (
-                "a finished run" if directory.is_trained else "an unfinished run: continue it with --resume"
-            )
-            raise ConfigError(
-                f"{directory.path}: expected a new folder, it holds {state}; replace it with --overwrite"
-            )
-        # The configuration goes last: until then the folder still says what it is.
-        for path in sorted(directory.path.iterdir(), key=lambda path: path == directory.config):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    elif not overwrite and (directory.is_started or directory.is_trained):
+        state = "a finished run" if directory.is_trained else "an unfinished run: continue it with --resume"
+        raise ConfigError(
+            f"{directory.path}: expected a new folder, it holds {state}; replace it with --overwrite"
+        )
 
 
 def train_run(
@@ -93,15 +86,16 @@ def train_run(
     tokenizer = Tokenizer.from_pretrained(local_path(config.model.pretrained))
     train_data = new_dataset(config, splits.train, tokenizer, learned)
     validation_data = new_dataset(config, coarse(config.data, splits.validation), tokenizer, labels)
-    new_dataset(
-        config, coarse(config.data, splits.test), tokenizer, labels
-    )  # an unknown label there should not wait for the end
+    # An unknown label in the test examples should not wait for the end.
+    new_dataset(config, coarse(config.data, splits.test), tokenizer, labels)
     _describe(console, config, splits, labels, train_data.truncated_count)
-    directory.path.mkdir(parents=True, exist_ok=True)
-    config.save(directory.config)
-
     seed_everything(config.seed)
     model = new_model(config, labels, learned)
+    # Data and weights are good: only now may an old run go.
+    directory.path.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        directory.clear()
+    config.save(directory.config)
     train_loader = new_loader(config, train_data, tokenizer, training=True)
     steps = config.training.epochs * math.ceil(len(train_loader) / config.training.accumulate)
     checkpoint = _checkpoint(config, directory)

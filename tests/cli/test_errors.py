@@ -108,9 +108,26 @@ def test_two_runs_are_not_mixed(
     weights = (tmp_path / "run/model/model.safetensors").read_bytes()
     message = fails(capsys, "train", config_file)
     assert "expected a new folder, it holds a finished run; replace it with --overwrite" in message
+    # Bad input takes nothing away, also with --overwrite; good input takes only what a run writes.
+    (tmp_path / "run/notes.txt").write_text("mine")
+    fails(capsys, *train_with(config_file, data__label="intent"), "--overwrite")
+    fails(capsys, *train_with(config_file, data__max_length=65), "--overwrite")
+    assert (tmp_path / "run/model/model.safetensors").read_bytes() == weights
     message = fails(capsys, *train_with(config_file, seed=5), "--resume")
     assert "expected the configuration that the run was started with" in message
     assert (tmp_path / "run/model/model.safetensors").read_bytes() == weights
+    assert (
+        main([str(part) for part in train_with(config_file, training__epochs=1, seed=5)] + ["--overwrite"])
+        == 0
+    )
+    assert (tmp_path / "run/model/model.safetensors").read_bytes() != weights
+    assert (tmp_path / "run/notes.txt").read_text() == "mine"
+
+
+def test_fine_labels_need_a_colon(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = fails(capsys, *train_with(config_file, data__fine_labels="true"))
+    assert "line " in message
+    assert "expected a label like COARSE:fine, got '" in message
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "report"])

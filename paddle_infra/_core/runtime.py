@@ -3,7 +3,7 @@
 Paddle's defaults leave much of a CPU unused: one thread; a stride kernel that copies views; and a matrix library that
 runs processors of other makers than its own through a slow path (2.2 to 2.9 times slower, measured in
 ``docs/install.md``). :func:`tune_cpu` mends all three in the running process. Importing the package changes nothing:
-programs call it, and the command line always does and says so in ``paddle-infra doctor``.
+programs call it; the command line always does, and ``train`` and ``demo`` print the settings.
 """
 
 from __future__ import annotations

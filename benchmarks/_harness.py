@@ -1,18 +1,20 @@
 """Measures contestants fairly, and appends the rows to a CSV file.
 
 Contestants take turns (A B C A B C …) in one process, so that a disturbance of the machine hits all of them; medians
-and quantiles are reported, never the mean or the best. Peak memory is measured in a fresh process for each, above
-what was in use just before. The number of threads is fixed by the environment of a fresh process, because OpenMP
-reads it once.
+and quantiles are reported, never the mean or the best, of times and of the ratios within each round. Peak memory is
+measured in a fresh process for each, above what was in use just before. The number of threads is fixed by the
+environment of a fresh process, because OpenMP reads it once.
 """
 
 from __future__ import annotations
 
 import csv
+import ctypes
 import datetime
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import platform
 import statistics
@@ -21,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "benchmarks/data"
@@ -46,6 +48,89 @@ def time_interleaved(
     return times
 
 
+class Contestant(NamedTuple):
+    """One way to compute something."""
+
+    run: Callable[[], Any]  # what is timed
+    prepare: Callable[[], None] = lambda: None  # before it, not timed: flags, precision
+    results: Callable[[Any], Any] = lambda found: found  # what `run` returned, to compare with the others
+    work_ratio: float = 1.0  # times are multiplied by it: for a contestant that does slightly other work
+
+
+def plan_strides(
+    costs: Mapping[str, float], seconds: float, min_rounds: int = 3, max_rounds: int = 50
+) -> tuple[int, dict[str, int]]:
+    """Plan how many rounds there are, and that a contestant takes part in every ``stride``-th of them.
+
+    Each may use an equal share of ``seconds``, but has at least ``min_rounds`` turns. There are ``min_rounds`` times a
+    power of two rounds, and strides are powers of two, so the rounds of a slow contestant are among those of every
+    faster one: each pair meets in as many rounds as the slower of the two has.
+
+    Args:
+        costs: seconds that one turn of each takes.
+        seconds: for all turns of all together; more if ``min_rounds`` need more.
+        min_rounds: at least so many turns for each.
+        max_rounds: at most so many rounds.
+    """
+    share = seconds / len(costs)
+    turns = {name: max(min_rounds, min(max_rounds, int(share / cost))) for name, cost in costs.items()}
+    rounds = min_rounds * 2 ** int(math.log2(max(turns.values()) / min_rounds))
+    return rounds, {name: 2 ** max(0, int(math.log2(rounds / wanted))) for name, wanted in turns.items()}
+
+
+def time_rounds(
+    contestants: Mapping[str, Contestant],
+    estimates: Mapping[str, float],
+    seconds: float,
+    sample_seconds: float = 2e-3,
+    **limits: int,
+) -> list[dict[str, float]]:
+    """Let all take turns; return the seconds per run of those that took part, for every round.
+
+    A turn lasts at least about ``sample_seconds``: fast contestants run several times in it. Each round starts with
+    another contestant, so that none always follows the same one. All must have run before (the first run is slower).
+
+    Args:
+        contestants: who, by name.
+        estimates: seconds that one run of each takes, roughly.
+        seconds: for all turns together, as in :func:`plan_strides`.
+        sample_seconds: the length of a turn, at least.
+        limits: ``min_rounds`` and ``max_rounds`` of :func:`plan_strides`.
+    """
+    repeats = {name: max(1, math.ceil(sample_seconds / estimates[name])) for name in contestants}
+    rounds, strides = plan_strides(
+        {name: estimates[name] * count for name, count in repeats.items()}, seconds, **limits
+    )
+    names = list(contestants)
+    found = []
+    for turn in range(rounds):
+        times = {}
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            if turn % strides[name] == 0:
+                times[name] = _time_turn(contestants[name], repeats[name])
+        found.append(times)
+    return found
+
+
+def _time_turn(contestant: Contestant, repeats: int) -> float:
+    contestant.prepare()
+    run = contestant.run
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats * contestant.work_ratio
+
+
+def round_ratios(rounds: Sequence[Mapping[str, float]], name: str, base: str) -> list[float]:
+    """Return the time of ``name`` over that of ``base`` for each round that both took part in."""
+    return [times[name] / times[base] for times in rounds if name in times and base in times]
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Return the geometric mean: the right one for ratios."""
+    return math.exp(statistics.fmean(math.log(value) for value in values))
+
+
 def summarize(values: Sequence[float], scale: float = 1.0) -> dict[str, float | int]:
     """Return the median, the 20 % and 80 % quantiles (all times ``scale``) and the number of values."""
     if len(values) > 1:
@@ -61,6 +146,16 @@ def peak_memory_bytes() -> int:
     """Return the largest resident size this process ever had."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+
+
+def reset_peak_memory() -> None:
+    """Give free memory back to the system, and let :func:`peak_memory_bytes` count from what is in use now.
+
+    Without it a peak of the past (an import, inputs being made) and free pages of the allocator hide what comes next.
+    """
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
 
 
 def run_worker(script: str, arguments: Sequence[str], threads: int) -> Any:
@@ -120,14 +215,22 @@ def context() -> dict[str, str]:
     }
 
 
-def append_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+def append_rows(
+    name: str, rows: Sequence[Mapping[str, Any]], measured_in: Mapping[str, str] | None = None
+) -> Path:
     """Append rows, each completed by :func:`context`, to ``benchmarks/data/<name>.csv`` and return its path.
+
+    Args:
+        name: of the file.
+        rows: all with the same columns.
+        measured_in: the context of a run that appends several times; None: the context of now.
 
     Raises:
         ValueError: the file has other columns; nothing is written.
     """
     path = DATA / f"{name}.csv"
-    completed = [{**row, **context()} for row in rows]
+    common = context() if measured_in is None else measured_in
+    completed = [{**row, **common} for row in rows]
     columns = list(completed[0])
     is_new = not path.exists()
     if not is_new:

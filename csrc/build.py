@@ -5,9 +5,11 @@ it, and a changed compile command or Paddle version rebuilds everything. Compile
 terminal as they are; a failure is one :class:`BuildError`. Imports nothing but the standard library (and
 ninja): setup.py loads this file by its path.
 
+``--standalone`` builds a library of the kernels alone, without Paddle: see :func:`build_standalone`.
+
 Environment: ``CXX``; ``MAX_JOBS`` (parallel compilations); ``PADDLE_INFRA_CUDA`` (1 compiles the CUDA sources
 also for a CPU Paddle, 0 leaves them out); ``PADDLE_INFRA_CUDA_ARCH_LIST`` (default ``80;89;90a``);
-``CUDA_HOME`` or ``NVCC``.
+``CUDA_HOME`` or ``NVCC``; with ``--standalone`` also ``CXXFLAGS`` and ``LDFLAGS``.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import os
 import platform
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,6 +38,7 @@ CSRC = Path(__file__).resolve().parent
 PROJECT = CSRC.parent
 LIBRARY = "libpaddle_infra.so"
 SIDECAR = "libpaddle_infra.json"
+STANDALONE = "libpaddle_infra_kernels.so"
 DEFAULT_CUDA_ARCHS = "80;89;90a"
 
 
@@ -57,6 +61,7 @@ class Toolchain:
 
     cxx: str
     cxx_version: str
+    target: str
     cxx_flags: tuple[str, ...]
     nvcc: str | None
     nvcc_flags: tuple[str, ...]
@@ -98,8 +103,8 @@ def abi_number() -> int:
     return int(match[1])
 
 
-def wants_cuda(paddle: PaddleInstallation) -> bool:
-    """Decide by PADDLE_INFRA_CUDA, else by whether Paddle is a CUDA build.
+def wants_cuda(paddle: PaddleInstallation | None) -> bool:
+    """Decide by PADDLE_INFRA_CUDA, else by whether Paddle (if any) is a CUDA build.
 
     Raises:
         BuildError: the variable has another value than 0 and 1.
@@ -107,7 +112,7 @@ def wants_cuda(paddle: PaddleInstallation) -> bool:
     setting = os.environ.get("PADDLE_INFRA_CUDA", "")
     if setting not in ("", "0", "1"):
         raise BuildError(f"PADDLE_INFRA_CUDA: expected 0 or 1, got {setting!r}")
-    return paddle.has_cuda if setting == "" else setting == "1"
+    return paddle is not None and paddle.has_cuda if setting == "" else setting == "1"
 
 
 def find_nvcc() -> str:
@@ -158,8 +163,8 @@ def find_toolkit(nvcc: str) -> Path:
     return Path(match[1]).parent
 
 
-def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
-    """Choose compilers and options.
+def find_toolchain(paddle: PaddleInstallation | None, cuda: bool) -> Toolchain:
+    """Choose compilers and options for a library that Paddle loads, or, without Paddle, for a standalone one.
 
     Raises:
         BuildError: a compiler is missing.
@@ -169,18 +174,10 @@ def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
         raise BuildError(
             f"no C++ compiler: {os.environ.get('CXX', 'g++')!r} not found; install g++ or set CXX"
         )
-    version = subprocess.run(
-        [cxx, "--version"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()[0]
-    defines = [
-        "-DPADDLE_WITH_CUSTOM_KERNEL",
-        "-DPADDLE_NO_PYTHON",
-        f'-DPADDLE_INFRA_PADDLE="{paddle.version}"',
-    ]
-    if cuda:
-        defines.append("-DPADDLE_WITH_CUDA")
+    version = _ask(cxx, "--version").splitlines()[0]
+    target = _ask(cxx, "-dumpmachine").strip()
     # One baseline for whole files: kernels choose wider instruction sets themselves, at run time.
-    machine = ["-march=x86-64-v2"] if platform.machine() == "x86_64" else []
+    machine = ["-march=x86-64-v2"] if target.startswith("x86_64") else []
     cxx_flags = [
         "-O3",
         "-ffp-contract=fast",
@@ -192,17 +189,30 @@ def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
         *machine,
     ]
     includes = ["-I", str(CSRC)]
-    for folder in (paddle.root / "include", paddle.root / "include/third_party"):
-        includes += ["-isystem", str(folder)]
-    # libpaddle and libiomp5 are in the process before this library is loaded; no run path, so that the
-    # library works wherever Paddle is. Binding at load time turns a missing symbol into an error message
-    # instead of a crash later. Linking with -fopenmp would add a second thread pool (libgomp) beside
-    # Paddle's.
-    link_flags = [
-        "-shared", "-Wl,-z,now", "-Wl,--no-undefined", f"-L{paddle.root}/base", f"-L{paddle.root}/libs",
-        "-l:libpaddle.so", "-l:libphi.so", "-l:libphi_core.so", "-l:libcommon.so", "-l:libiomp5.so",
-        f"-Wl,-rpath-link,{paddle.root}/libs",
-    ]  # fmt: skip
+    link_flags = ["-shared", "-Wl,-z,now", "-Wl,--no-undefined"]
+    if paddle is None:
+        defines = []
+        cxx_flags += shlex.split(os.environ.get("CXXFLAGS", ""))
+        link_flags += ["-fopenmp", *shlex.split(os.environ.get("LDFLAGS", ""))]
+    else:
+        defines = [
+            "-DPADDLE_WITH_CUSTOM_KERNEL",
+            "-DPADDLE_NO_PYTHON",
+            f'-DPADDLE_INFRA_PADDLE="{paddle.version}"',
+        ]
+        for folder in (paddle.root / "include", paddle.root / "include/third_party"):
+            includes += ["-isystem", str(folder)]
+        # libpaddle and libiomp5 are in the process before this library is loaded; no run path, so that the
+        # library works wherever Paddle is. Binding at load time turns a missing symbol into an error message
+        # instead of a crash later. Linking with -fopenmp would add a second thread pool (libgomp) beside
+        # Paddle's.
+        link_flags += [
+            f"-L{paddle.root}/base", f"-L{paddle.root}/libs", "-l:libpaddle.so", "-l:libphi.so",
+            "-l:libphi_core.so", "-l:libcommon.so", "-l:libiomp5.so", f"-Wl,-rpath-link,{paddle.root}/libs",
+        ]  # fmt: skip
+    link_flags.append("-ldl")
+    if cuda:
+        defines.append("-DPADDLE_WITH_CUDA")
     nvcc, nvcc_flags = None, []
     if cuda:
         nvcc = find_nvcc()
@@ -210,10 +220,11 @@ def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
         archs = cuda_arch_flags(os.environ.get("PADDLE_INFRA_CUDA_ARCH_LIST") or DEFAULT_CUDA_ARCHS)
         nvcc_flags = ["-std=c++17", *defines, "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall", *archs]
         includes += ["-isystem", f"{toolkit}/include", "-isystem", f"{toolkit}/include/cccl"]
-        link_flags += [f"-L{toolkit}/lib64", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+        link_flags += [f"-L{toolkit}/lib64", "-lcudart_static", "-lrt", "-lpthread"]
     return Toolchain(
         cxx,
         version,
+        target,
         ("-std=c++17", *defines, *cxx_flags),
         nvcc,
         tuple(nvcc_flags),
@@ -222,9 +233,14 @@ def find_toolchain(paddle: PaddleInstallation, cuda: bool) -> Toolchain:
     )
 
 
-def find_sources(cuda: bool) -> list[Path]:
-    """Return every .cc file of csrc, and every .cu file if ``cuda``."""
-    return sorted(CSRC.rglob("*.cc")) + (sorted(CSRC.rglob("*.cu")) if cuda else [])
+def _ask(cxx: str, option: str) -> str:
+    return subprocess.run([cxx, option], capture_output=True, text=True, check=True).stdout
+
+
+def find_sources(cuda: bool, with_operators: bool = True) -> list[Path]:
+    """Return every .cc file of csrc, without those that know Paddle if so asked; every .cu file if ``cuda``."""
+    sources = [file for file in CSRC.rglob("*.cc") if with_operators or not file.name.endswith("_op.cc")]
+    return sorted(sources) + (sorted(CSRC.rglob("*.cu")) if cuda else [])
 
 
 def _quote(path: str | Path) -> str:
@@ -242,7 +258,7 @@ def _compile_rule(name: str, compiler: str, flags: Sequence[str]) -> str:
     )
 
 
-def ninja_text(toolchain: Toolchain, sources: Sequence[Path]) -> str:
+def ninja_text(toolchain: Toolchain, sources: Sequence[Path], library: str = LIBRARY) -> str:
     """Return the ninja file. Commands are part of it, so ninja itself notices when they change."""
     link = f"{_command([toolchain.cxx])} $in {_command(toolchain.link_flags)} -o $out"
     lines = [
@@ -257,7 +273,7 @@ def ninja_text(toolchain: Toolchain, sources: Sequence[Path]) -> str:
         objects.append(_quote(source.relative_to(CSRC).as_posix() + ".o"))
         rule = "nvcc" if source.suffix == ".cu" else "cxx"
         lines.append(f"build {objects[-1]}: {rule} {_quote(source)}")
-    lines.append(f"build {LIBRARY}: link {' '.join(objects)}\ndefault {LIBRARY}\n")
+    lines.append(f"build {library}: link {' '.join(objects)}\ndefault {library}\n")
     return "\n".join(lines)
 
 
@@ -330,6 +346,13 @@ def _sidecar(toolchain: Toolchain, paddle: PaddleInstallation, cuda: bool, libra
     }
 
 
+def _compile(build_dir: Path, toolchain: Toolchain, sources: Sequence[Path], library: str) -> bytes:
+    with _locked(build_dir):
+        _replace(build_dir / "build.ninja", ninja_text(toolchain, sources, library).encode())
+        _run_ninja(build_dir)
+        return (build_dir / library).read_bytes()
+
+
 def build(output_dir: Path, build_root: Path = PROJECT / "build") -> Path:
     """Compile what changed and put the library and its description (JSON) into ``output_dir``.
 
@@ -344,10 +367,7 @@ def build(output_dir: Path, build_root: Path = PROJECT / "build") -> Path:
     sources = find_sources(cuda)
     toolchain = find_toolchain(paddle, cuda)
     build_dir = build_root / f"csrc-{'cuda' if cuda else 'cpu'}-{platform.machine()}"
-    with _locked(build_dir):
-        _replace(build_dir / "build.ninja", ninja_text(toolchain, sources).encode())
-        _run_ninja(build_dir)
-        library = (build_dir / LIBRARY).read_bytes()
+    library = _compile(build_dir, toolchain, sources, LIBRARY)
     output_dir.mkdir(parents=True, exist_ok=True)
     description = json.dumps(_sidecar(toolchain, paddle, cuda, library), indent=2) + "\n"
     # The description goes first: between the two steps its sha256 refuses the old library instead of trusting
@@ -357,14 +377,43 @@ def build(output_dir: Path, build_root: Path = PROJECT / "build") -> Path:
     return output_dir / LIBRARY
 
 
+def build_standalone(output_dir: Path, build_root: Path = PROJECT / "build") -> Path:
+    """Compile the kernels (what is not ``*_op.cc``) into a library without Paddle: only C entry points.
+
+    For other programs, for ``ctypes``, for sanitizers (``CXXFLAGS``, ``LDFLAGS``), and for other processors
+    (``CXX`` may be a cross compiler). The CUDA kernels are in it with ``PADDLE_INFRA_CUDA=1``. Its threads are
+    those of the compiler's own OpenMP runtime.
+
+    Returns:
+        The path of the library.
+
+    Raises:
+        BuildError: something is missing, or a compiler failed (its messages are printed as they are).
+    """
+    cuda = wants_cuda(None)
+    toolchain = find_toolchain(None, cuda)
+    build_dir = build_root / f"csrc-standalone-{'cuda' if cuda else 'cpu'}-{toolchain.target}"
+    library = _compile(build_dir, toolchain, find_sources(cuda, with_operators=False), STANDALONE)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _replace(output_dir / STANDALONE, library, executable=True)
+    return output_dir / STANDALONE
+
+
 def main() -> int:
     """Build from the command line."""
     parser = argparse.ArgumentParser(description="Compile the operators of paddle_infra.")
-    parser.add_argument("--output-dir", type=Path, default=PROJECT / "paddle_infra/_lib")
+    parser.add_argument(
+        "--output-dir", type=Path, help="default: paddle_infra/_lib; standalone: build/standalone"
+    )
     parser.add_argument("--build-root", type=Path, default=PROJECT / "build")
+    parser.add_argument("--standalone", action="store_true", help="only the kernels, without Paddle")
     arguments = parser.parse_args()
+    make = build_standalone if arguments.standalone else build
+    folder = arguments.output_dir or PROJECT / (
+        "build/standalone" if arguments.standalone else "paddle_infra/_lib"
+    )
     try:
-        print(build(arguments.output_dir.resolve(), arguments.build_root.resolve()))
+        print(make(folder.resolve(), arguments.build_root.resolve()))
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -14,7 +14,16 @@ typedef float UnalignedVec __attribute__((vector_size(PI_LANES * 4), aligned(4),
 PI_INLINE Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 PI_INLINE void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
 PI_INLINE Vec splat(float x) { return x - Vec{}; }  // x - 0, not x + 0: keeps the sign of -0
-PI_INLINE Vec vmax(Vec a, Vec b) { return a > b ? a : b; }
+// a > b ? a : b, so b if one of them is a NaN: one instruction, which compilers do not find by themselves.
+PI_INLINE Vec vmax(Vec a, Vec b) {
+#if PI_LANES == 16
+  return _mm512_maskz_max_ps(0xFFFF, a, b);  // the plain one draws warnings from GCC 12
+#elif PI_LANES == 8
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
 
 PI_INLINE Vec load_partial(const float* p, int count) {
   Vec v{};
@@ -60,6 +69,29 @@ PI_INLINE Vec vexp(Vec x) {
   return x < low ? Vec{} : result;
 }
 
+// 2^x for x <= 0, to about 1 ulp or, if kIsRough, 1e-4 (less than bfloat16 resolves). Exactly 0 below -127,
+// to be taken for 0 between -127 and -126 (denormals are flushed); exactly 1 at 0; NaN stays NaN.
+template <bool kIsRough>
+PI_INLINE Vec vexp2(Vec x) {
+  const Vec magic = splat(12582912.0f);  // see vexp
+  const Vec clipped = vmax(splat(-127.0f), x);
+  const Vec shifted = clipped + magic;
+  const Vec r = clipped - (shifted - magic);  // in [-0.5, 0.5]
+  Vec p;
+  // Minimax in relative error with the constant term fixed at 1: 1.0e-4 and 9.1e-8.
+  if constexpr (kIsRough) {
+    p = splat(0.0550089314f) * r + 0.242210962f;
+    p = p * r + 0.693282927f;
+  } else {
+    p = splat(0.00132647272f) * r + 0.00967151269f;
+    p = p * r + 0.0555073374f;
+    p = p * r + 0.240222421f;
+    p = p * r + 0.693146978f;
+  }
+  p = p * r + 1.0f;
+  return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(p) + (reinterpret_cast<IntVec>(shifted) << 23));
+}
+
 // tanh x to about 2 ulp: a polynomial near 0 (Cephes' tanhf), 1 - 2 / (e^{2|x|} + 1) elsewhere.
 PI_INLINE Vec vtanh(Vec x) {
   const Vec magnitude = x < 0.0f ? -x : x;
@@ -73,4 +105,38 @@ PI_INLINE Vec vtanh(Vec x) {
   p = p * s - 3.33332819422e-1f;
   const Vec near = p * s * x + x;
   return magnitude < 0.625f ? near : (x < 0.0f ? -far : far);
+}
+
+// One step of a transposition: exchanges the blocks of H lanes that lie across the diagonal of two rows.
+template <int H, bool kIsSecond, int... I>
+PI_INLINE Vec exchange(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(
+      a, b, (kIsSecond ? (I & H ? kLanes + I : I + H) : (I & H ? kLanes + I - H : I))...);
+}
+
+template <int H>
+PI_INLINE void transpose_step(Vec rows[kLanes]) {
+  constexpr auto kIndices = std::make_integer_sequence<int, kLanes>();
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & H) continue;
+    const Vec a = rows[i], b = rows[i + H];
+    rows[i] = exchange<H, false>(a, b, kIndices);
+    rows[i + H] = exchange<H, true>(a, b, kIndices);
+  }
+}
+
+// Transposes a square of kLanes * kLanes numbers.
+PI_INLINE void transpose(Vec rows[kLanes]) {
+  if constexpr (kLanes > 8) transpose_step<8>(rows);
+  if constexpr (kLanes > 4) transpose_step<4>(rows);
+  transpose_step<2>(rows);
+  transpose_step<1>(rows);
+}
+
+// Rounds to the nearest bfloat16, ties to even; the result is a float. A NaN stays one.
+PI_INLINE Vec round_to_bf16(Vec v) {
+  const IntVec bits = reinterpret_cast<IntVec>(v);
+  const IntVec rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & static_cast<int>(0xFFFF0000u);
+  return v == v ? reinterpret_cast<Vec>(rounded) : v;
 }

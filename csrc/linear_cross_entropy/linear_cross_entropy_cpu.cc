@@ -55,10 +55,10 @@ struct TargetTable {
 
 const TargetTable& target_table() {
 #if defined(__x86_64__)
-  if (cpu_target() == CpuTarget::kAvx512) return avx512::kTable;
-  if (cpu_target() == CpuTarget::kAvx2) return avx2::kTable;
+  if (float_target() == CpuTarget::kAvx512) return avx512::kTable;
+  if (float_target() == CpuTarget::kAvx2) return avx2::kTable;
 #endif
-  return baseline::kTable;
+  return portable::kTable;
 }
 
 int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -6,6 +6,7 @@ minor version does not fail when it is loaded, it kills the process.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import platform
 import threading
@@ -24,7 +25,7 @@ from paddle_infra._core.paddle_import import quiet_import_paddle
 # it.
 LIBRARY = Path(__file__).resolve().parent.parent / "_lib" / "libpaddle_infra.so"
 #: Must equal PADDLE_INFRA_ABI in csrc/common/abi.h.
-ABI = 1
+ABI = 2
 
 _REMEDY = (
     "Rebuild it for the installed Paddle, in the source folder: `python csrc/build.py` for an editable "
@@ -42,12 +43,14 @@ class ExtensionStatus:
         reasons: Why it cannot be loaded, each a sentence; empty if it can.
         build: What the build wrote beside the library (versions, compiler, flags, sha256); empty if
             unreadable.
+        isa: The instruction set that the CPU kernels use (see csrc/common/cpu_target.h); empty if not loaded.
     """
 
     is_loaded: bool
     path: Path
     reasons: tuple[str, ...]
     build: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    isa: str = ""
 
     @property
     def is_available(self) -> bool:
@@ -77,7 +80,12 @@ class Extension:
         return self._final or self._inspect()
 
     def load(self) -> ExtensionStatus:
-        """Register the operators with Paddle if possible. Never raises; tries only once."""
+        """Register the operators with Paddle if possible; tries only once.
+
+        Raises:
+            ExtensionUnavailableError: the environment variable PADDLE_INFRA_ISA names no instruction set that is
+                here. Nothing else raises: who asks for a certain one must not get plain Paddle instead.
+        """
         with self._lock:
             if self._final is None:
                 status = self._inspect()
@@ -121,11 +129,24 @@ class Extension:
         from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
 
         try:
-            load_op_meta_info_and_register_op(str(self._path))
+            library = ctypes.CDLL(str(self._path))
+            wrong_setting = _text_from(library, "paddle_infra_isa_error")
+            isa = _text_from(library, "paddle_infra_cpu_target")
+            if not wrong_setting:
+                load_op_meta_info_and_register_op(str(self._path))
         except Exception as error:  # Paddle raises several types; all mean that the library cannot be opened
             text = " ".join(str(error).split())
             return ExtensionStatus(False, self._path, (f"opening {self._path} failed: {text}",), status.build)
-        return ExtensionStatus(True, self._path, (), status.build)
+        if wrong_setting:
+            raise ExtensionUnavailableError(wrong_setting)
+        return ExtensionStatus(True, self._path, (), status.build, isa)
+
+
+def _text_from(library: ctypes.CDLL, function: str) -> str:
+    """Call a function of C that returns a text or null."""
+    call = library[function]
+    call.restype = ctypes.c_char_p
+    return (call() or b"").decode()
 
 
 def _mismatches(path: Path, build: Mapping[str, Any]) -> list[str]:

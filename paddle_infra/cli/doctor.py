@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import shutil
 import sys
@@ -94,8 +95,11 @@ def _extension() -> list[Finding]:
         made_with = (
             f"Paddle {build.get('paddle_version')}, {build.get('compiler')}, CUDA: {build.get('cuda')}"
         )
-        text = f"{status.path} ({made_with})"
-        return [Finding(True, "compiled operators", text)]
+        chosen = "PADDLE_INFRA_ISA" if os.environ.get("PADDLE_INFRA_ISA") else "this processor"
+        return [
+            Finding(True, "compiled operators", f"{status.path} ({made_with})"),
+            Finding(True, "instruction set", f"{status.isa}, by {chosen}"),
+        ]
     return [Finding(False, "compiled operators", "; ".join(status.reasons))]
 
 

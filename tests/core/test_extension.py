@@ -16,6 +16,7 @@ from paddle_infra._core import extension
 from paddle_infra._core.atomic import sha256_of
 from paddle_infra._core.errors import ExtensionUnavailableError
 from paddle_infra._core.extension import ABI, Extension
+from paddle_infra._core.runtime import cpu_info
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,8 +155,8 @@ def test_warns_once_and_only_if_the_library_is_missing(tmp_path, recwarn):
     )
 
 
-def python(code: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
 
 
@@ -194,3 +195,48 @@ def test_quiet_import_keeps_existing_handlers():
     before = root.level, list(root.handlers)
     quiet_import_paddle()
     assert (root.level, list(root.handlers)) == before
+
+
+def test_the_best_instruction_set_is_used_by_default():
+    result = python(
+        "from paddle_infra._core import extension; print(extension.require().isa)", PADDLE_INFRA_ISA=""
+    )
+    needs = {
+        "avx2": {"avx2", "fma"},
+        "avx512": {"avx512f"},
+        "avx512_bf16": {"avx512_bf16"},
+        "amx": {"amx_tile", "amx_bf16"},
+    }
+    best = "portable"
+    for name, features in needs.items():
+        if not features <= set(cpu_info().features):
+            break
+        best = name
+    assert result.stdout.split()[-1] == best, result.stderr
+
+
+def test_an_instruction_set_by_setting():
+    for isa in ("portable", "emulate_amx"):
+        code = "from paddle_infra._core import extension; print(extension.require().isa)"
+        assert python(code, PADDLE_INFRA_ISA=isa).stdout.split()[-1] == isa
+
+
+def test_an_unknown_instruction_set_is_an_error_not_plain_paddle():
+    result = python("import paddle_infra", PADDLE_INFRA_ISA="avx")
+    assert result.returncode == 1
+    assert result.stderr.endswith(
+        "ExtensionUnavailableError: PADDLE_INFRA_ISA: expected one of portable, avx2, avx512, avx512_bf16, amx, "
+        "emulate_amx, got 'avx'\n"
+    )
+
+
+def test_an_instruction_set_that_is_not_here_is_an_error():
+    if "amx_tile" in cpu_info().features:
+        pytest.skip("this processor has every instruction set")
+    result = python("import paddle_infra", PADDLE_INFRA_ISA="amx")
+    assert result.returncode == 1
+    assert re.search(
+        "ExtensionUnavailableError: PADDLE_INFRA_ISA: this processor or its operating system has no amx, "
+        "expected one of portable, .*emulate_amx\n$",
+        result.stderr,
+    )

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 
-from paddle_infra._core import extension
 from paddle_infra.ops import implementation, linear_cross_entropy
-from tests.ops.linear_cross_entropy_cases import EVERYTHING, SHAPES_OF_TARGETS, check, make_case, run
+from tests.ops.fresh_process import python, python_with_isa
+from tests.ops.linear_cross_entropy_cases import EVERYTHING, make_case, run
 
 # Paddle's own, from capturing a program with a gradient.
 pytestmark = pytest.mark.filterwarnings("ignore:Tensor do not have 'place' interface:UserWarning")
-ROOT = Path(__file__).parents[2]
 
 
 class Head(paddle.nn.Layer):
@@ -123,45 +117,22 @@ def test_saved_program_runs_in_a_fresh_process(tmp_path):
     assert results["error"] == "True"
 
 
-def python(code: str, *arguments: str, **environment: str) -> str:
-    """Run code in a fresh process and return what it prints."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=env)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
-
-
 TARGET = """
-import ctypes
 import paddle_infra
 from paddle_infra._core import extension
 from tests.ops.linear_cross_entropy_cases import EVERYTHING, SHAPES_OF_TARGETS, check, make_case
 
-library = ctypes.CDLL(str(extension.require().path))
-library.paddle_infra_cpu_target.restype = ctypes.c_char_p
-print(library.paddle_infra_cpu_target().decode())
 for shape in SHAPES_OF_TARGETS:
     check(make_case(*shape))
     check(make_case(*shape, **EVERYTHING))
+print(extension.require().isa)
 """
 
 
-def best_target() -> str:
-    library = ctypes.CDLL(str(extension.require().path))
-    library.paddle_infra_cpu_target.restype = ctypes.c_char_p
-    return library.paddle_infra_cpu_target().decode()
-
-
-@pytest.mark.parametrize("target", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(target):
-    names = ["baseline", "avx2", "avx512"]
-    if names.index(target) > names.index(best_target()):
-        pytest.skip(f"this processor has no {target}")
-    if target == best_target():  # what all other tests run
-        for shape in SHAPES_OF_TARGETS:
-            check(make_case(*shape, **EVERYTHING))
-    else:
-        assert python(TARGET, PADDLE_INFRA_CPU_TARGET=target).split()[-1] == target
+# Not the two with bfloat16: this operator multiplies floats only.
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "emulate_amx"])
+def test_every_instruction_set(isa):
+    assert python_with_isa(isa, TARGET).split()[-1] == isa
 
 
 THREADS = """

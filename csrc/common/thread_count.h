@@ -1,0 +1,9 @@
+// How many threads a kernel may use.
+#pragma once
+
+#include "common/abi.h"
+
+// What Paddle was told last (set_num_threads, the inference Config, OMP_NUM_THREADS), in whichever thread the
+// caller is. OpenMP's own number is one of each thread: Paddle sets it in the thread that asks, but runs
+// static programs in threads of its own, where it would still be 1.
+PADDLE_INFRA_EXPORT int paddle_infra_thread_count();

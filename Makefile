@@ -37,6 +37,7 @@ format: $(VENV)/.onnx,dev ## Rewrite the sources in the project's format.
 	git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format -i
 
 bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows go to benchmarks/data/.
+	$(BIN)/python benchmarks/bench_attention.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_cross_entropy.py $(ARGS)
 	$(BIN)/python benchmarks/bench_tune_cpu.py
 

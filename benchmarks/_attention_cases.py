@@ -112,8 +112,7 @@ MEMORY_FULL = (
     self_attention(1, 2048, 12, 64, "bool mask"),
     self_attention(1, 2048, 12, 64, "bias gradient"),
     self_attention(4, 1024, 16, 128),
-    self_attention(1, 4096, 8, 64, "causal"),
-    self_attention(1, 8192, 8, 64, "causal"),
+    *(self_attention(1, seq, 8, 64, "causal") for seq in (1024, 2048, 4096, 8192, 16384)),  # how it grows
 )
 MEMORY_QUICK = (self_attention(1, 2048, 12, 64, "causal"),)
 ACCURACY_FULL = (

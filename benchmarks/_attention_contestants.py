@@ -16,7 +16,7 @@ from benchmarks._harness import Contestant
 
 OURS = ("fused", "fused-medium")
 PEERS = ("paddle", "paddle-no-stride", "torch", "torch-bf16")
-MULTIPLIES_IN_BFLOAT16 = ("fused-medium", "torch-bf16")
+MULTIPLIES_IN_BFLOAT16 = ("fused-medium", "fused-bf16", "torch-bf16")
 # Largest difference allowed, relative to the largest value, between contestants.
 TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2}
 

@@ -65,9 +65,9 @@ PI_INLINE Vec decode_bias(const AttentionParams& p, const DecodeRow& row, int64_
   Vec bias{};
   for (int i = 0; i < count; ++i) {
     const int64_t at = row.bias + (key + i) * p.bias_stride[3];
-    bias[i] = !p.bias_is_mask                            ? static_cast<const float*>(p.bias)[at]
+    bias[i] = !p.bias_is_mask                           ? static_cast<const float*>(p.bias)[at]
               : static_cast<const uint8_t*>(p.bias)[at] ? 0.0f
-                                                         : -__builtin_inff();
+                                                        : -__builtin_inff();
   }
   return bias * kLog2E;
 }
@@ -166,8 +166,7 @@ static void decode_task(const AttentionParams& p, int64_t b, int64_t kv_head, Ra
   float* const results = partials != nullptr ? partials : space.partial;
   for (int64_t r = 0; r < rows; ++r) {
     const DecodeRow row(p, seq, b, kv_head, r);
-    convert_to_float(p.dtype,
-                     static_cast<const char*>(p.q) + size * q_offset(p, seq, b, row.query, row.head),
+    convert_to_float(p.dtype, static_cast<const char*>(p.q) + size * q_offset(p, seq, b, row.query, row.head),
                      space.q + r * dim, p.head_dim);
     for (int64_t d = p.head_dim; d < dim; ++d) space.q[r * dim + d] = 0.0f;
     begin_partial(results + r * stride, stride);

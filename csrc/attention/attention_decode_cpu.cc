@@ -18,7 +18,7 @@
 namespace paddle_infra {
 namespace {
 
-constexpr int64_t kSplit = 512;     // keys
+constexpr int64_t kSplit = 512;      // keys
 constexpr int64_t kDecodeHead = 16;  // floats before the output of a partial result: maximum, sum, alignment
 
 // Queries that share a key-value head.

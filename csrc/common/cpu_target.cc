@@ -52,6 +52,7 @@ CpuTarget best_of_processor() {
 
 struct Decision {
   CpuTarget best = best_of_processor(), chosen = best;
+  bool is_forced = false;
   std::string error;
 
   Decision() {
@@ -77,6 +78,7 @@ struct Decision {
       error.append(", expected one of ").append(here);
     } else {
       chosen = static_cast<CpuTarget>(found);
+      is_forced = true;
     }
   }
 };
@@ -94,6 +96,8 @@ CpuTarget float_target() {
   const CpuTarget target = cpu_target() == CpuTarget::kEmulateAmx ? decision().best : cpu_target();
   return target > CpuTarget::kAvx512 ? CpuTarget::kAvx512 : target;
 }
+
+bool isa_is_forced() { return decision().is_forced; }
 
 }  // namespace paddle_infra
 

@@ -17,6 +17,9 @@ CpuTarget cpu_target();
 // The same for kernels without code of their own for bfloat16: kPortable, kAvx2 or kAvx512.
 CpuTarget float_target();
 
+// Whether PADDLE_INFRA_ISA chose it: then other libraries, which would not obey, are not used.
+bool isa_is_forced();
+
 }  // namespace paddle_infra
 
 // What cpu_target() decided, for reports and tests: a name as above.

@@ -115,8 +115,8 @@ static void vector_product(int64_t rows, int64_t columns, int64_t depth, LeftMat
 #if PI_BF16 >= 2
 #include "common/amx_product_body.h"
 #else
-static void begin_thread() {}
-static void end_thread() {}
+[[maybe_unused]] static void begin_thread() {}
+[[maybe_unused]] static void end_thread() {}
 #endif
 
 // Pairs on the matrix unit: rows, columns and depth must be multiples of 16, and a.depth_stride 1.

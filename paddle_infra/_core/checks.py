@@ -49,6 +49,17 @@ def check_integer(name: str, value: object) -> int:
     return value
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return ``value`` if it is True or False.
+
+    Raises:
+        InvalidDtypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise InvalidDtypeError(f"{name}: expected True or False, got {type(value).__name__}")
+    return value
+
+
 def check_tensor(name: str, value: Any, dtypes: Sequence[str]) -> None:
     """Raise unless ``value`` is a Paddle tensor, or a value of a static program, of one of ``dtypes``.
 
@@ -90,3 +101,12 @@ def check_shape(name: str, value: Any, expected: Sequence[int], meaning: str) ->
 def dtype_name(value: Any) -> str:
     """Return the dtype of a tensor as a name such as ``"float32"``."""
     return str(value.dtype).rsplit(".", 1)[-1].lower()
+
+
+def device_of(value: Any) -> str:
+    """Return where a tensor is: ``"cpu"``, ``"gpu"`` or the name of another kind of device."""
+    if not paddle.in_dynamic_mode():
+        # A value of a program has no place yet: it will be where that runs.
+        return str(paddle.get_device()).split(":")[0]
+    place = value.place
+    return "cpu" if place.is_cpu_place() else "gpu" if place.is_gpu_place() else str(place)

@@ -6,7 +6,21 @@ plain Paddle runs in their place and a warning says why.
 
 from __future__ import annotations
 
+from paddle_infra.ops._precision import get_matmul_precision, set_matmul_precision
 from paddle_infra.ops._select import explain_dispatch, implementation
+from paddle_infra.ops.attention import attention, attention_with_lse
+from paddle_infra.ops.attention_decode import attention_decode
+from paddle_infra.ops.attention_varlen import attention_varlen
 from paddle_infra.ops.linear_cross_entropy import linear_cross_entropy
 
-__all__ = ["explain_dispatch", "implementation", "linear_cross_entropy"]
+__all__ = [
+    "attention",
+    "attention_decode",
+    "attention_varlen",
+    "attention_with_lse",
+    "explain_dispatch",
+    "get_matmul_precision",
+    "implementation",
+    "linear_cross_entropy",
+    "set_matmul_precision",
+]

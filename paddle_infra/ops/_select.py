@@ -7,10 +7,12 @@ runs.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from paddle_infra._core import extension
@@ -20,8 +22,16 @@ from paddle_infra._core.errors import InvalidInputError, UnsupportedError
 ImplementationName = Literal["auto", "fused", "reference"]
 _NAMES = ("auto", "fused", "reference")
 
-#: Operators that explain_dispatch knows; each is the module of this package of the same name.
-OPERATORS = ("linear_cross_entropy",)
+#: Operators that explain_dispatch knows, and the module of this package that has each.
+OPERATORS: Mapping[str, str] = MappingProxyType(
+    {
+        "attention": "attention",
+        "attention_decode": "attention_decode",
+        "attention_varlen": "attention_varlen",
+        "attention_with_lse": "attention",
+        "linear_cross_entropy": "linear_cross_entropy",
+    }
+)
 
 _wanted: ContextVar[str] = ContextVar("paddle_infra_implementation", default="auto")
 
@@ -84,15 +94,19 @@ def implementation(name: ImplementationName) -> Iterator[None]:
         _wanted.reset(token)
 
 
+def may_run(name: str, impl: str) -> bool:
+    """Whether ``impl`` or, if that is ``"auto"``, the context allows the implementation of that name."""
+    return (_wanted.get() if impl == "auto" else impl) in ("auto", name)
+
+
 def decide(
     operator: str, implementations: Sequence[Implementation], arguments: Any, impl: str
 ) -> tuple[Dispatch, Implementation | None]:
     """Find the first implementation allowed by ``impl`` or the context that takes ``arguments``."""
     check_choice("impl", impl, _NAMES)
-    wanted = _wanted.get() if impl == "auto" else impl
     refusals: dict[str, list[str]] = {}
     for candidate in implementations:
-        if wanted not in ("auto", candidate.name):
+        if not may_run(candidate.name, impl):
             continue
         reasons = candidate.refusals(arguments)
         if not reasons:
@@ -130,9 +144,12 @@ def explain_dispatch(operator: str, /, *args: Any, **kwargs: Any) -> Dispatch:
 
     Raises:
         InvalidInputError: the operator is unknown, or an argument is invalid.
+        TypeError: an argument is missing, or the operator does not have it.
     """
     if operator not in OPERATORS:
         raise InvalidInputError(f"operator: expected one of {', '.join(OPERATORS)}, got {operator!r}")
-    module = importlib.import_module(f"paddle_infra.ops.{operator}")
-    impl = kwargs.pop("impl", "auto")
-    return decide(operator, module.IMPLEMENTATIONS, module.check(*args, **kwargs), impl)[0]
+    module = importlib.import_module(f"paddle_infra.ops.{OPERATORS[operator]}")
+    bound = inspect.signature(getattr(module, operator)).bind(*args, **kwargs)
+    bound.apply_defaults()
+    impl = bound.arguments.pop("impl")
+    return decide(operator, module.IMPLEMENTATIONS, module.check(**bound.arguments), impl)[0]

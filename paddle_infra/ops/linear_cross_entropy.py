@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import paddle
 from paddle.jit.marker import unified
 
 from paddle_infra._core import extension
-from paddle_infra._core.checks import dtype_name
+from paddle_infra._core.checks import device_of, dtype_name
 from paddle_infra.ops import _select, reference
 from paddle_infra.ops._linear_cross_entropy_arguments import REDUCTIONS, Arguments, check
 
@@ -104,22 +104,13 @@ def linear_cross_entropy(
 unified(linear_cross_entropy)
 
 
-def _device_of(tensor: Any) -> str:
-    """Return ``"cpu"``, ``"gpu"`` or the name of another kind of device."""
-    if not paddle.in_dynamic_mode():
-        # A value of a program has no place yet: it will be where that runs.
-        return str(paddle.get_device()).split(":")[0]
-    place = tensor.place
-    return "cpu" if place.is_cpu_place() else "gpu" if place.is_gpu_place() else str(place)
-
-
 def _fused_refusals(a: Arguments) -> list[str]:
     status = extension.load()
     reasons = [] if status.is_loaded else [status.explain()]
     dtype = dtype_name(a.hidden)
     if dtype != "float32":
         reasons.append(f"the compiled kernel computes in float32, hidden is {dtype}")
-    device = _device_of(a.hidden)
+    device = device_of(a.hidden)
     if device == "gpu":
         if status.is_loaded and not status.build["cuda"]:
             reasons.append(
@@ -154,7 +145,7 @@ def _fused(a: Arguments) -> paddle.Tensor:
 
 def _reference_refusals(a: Arguments) -> list[str]:
     dtype = dtype_name(a.hidden)
-    if dtype in ("float16", "bfloat16") and _device_of(a.hidden) == "cpu":
+    if dtype in ("float16", "bfloat16") and device_of(a.hidden) == "cpu":
         return [f"Paddle has no {dtype} matrix product on the CPU: use float32"]
     return []
 

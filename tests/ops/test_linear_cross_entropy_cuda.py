@@ -265,7 +265,7 @@ def test_the_device_and_the_build_decide_whether_fused_takes_tensors(monkeypatch
     status = ExtensionStatus(True, extension.LIBRARY, (), MappingProxyType({"cuda": has_cuda}))
     monkeypatch.setattr(extension, "load", lambda: status)
     module = importlib.import_module("paddle_infra.ops.linear_cross_entropy")  # the package has the function
-    monkeypatch.setattr(module, "_device_of", lambda tensor: device)
+    monkeypatch.setattr(module, "device_of", lambda tensor: device)
     inputs = paddle.randn([2, 3]), paddle.randn([4, 3]), paddle.to_tensor([0, 3])
     dispatch = explain_dispatch("linear_cross_entropy", *inputs)
     assert dispatch.chosen == ("fused" if reason is None else "reference")

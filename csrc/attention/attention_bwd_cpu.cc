@@ -15,9 +15,9 @@
 #include <immintrin.h>
 #endif
 
-#include "attention/attention_dropout.h"
 #include "attention/attention_plan.h"
 #include "common/cpu_target.h"
+#include "common/dropout_hash.h"
 #include "common/task_threads.h"
 
 namespace paddle_infra {

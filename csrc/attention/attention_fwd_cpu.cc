@@ -11,9 +11,9 @@
 #include <immintrin.h>
 #endif
 
-#include "attention/attention_dropout.h"
 #include "attention/attention_plan.h"
 #include "common/cpu_target.h"
+#include "common/dropout_hash.h"
 #include "common/task_threads.h"
 
 namespace paddle_infra {
@@ -105,6 +105,6 @@ void paddle_infra_attention_cpu_fwd(const AttentionParams* params) {
 
 uint32_t paddle_infra_attention_dropout_bits(int64_t seed, int64_t head, int64_t i, int64_t j) {
   using namespace paddle_infra;
-  const uint32_t key = dropout_row_key(dropout_head_key(seed, head), i);
-  return dropout_mix(key + kKeyStep * static_cast<uint32_t>(j));
+  const uint32_t key = dropout_row_key(dropout_group_key(seed, head), i);
+  return dropout_mix(key + kColumnStep * static_cast<uint32_t>(j));
 }

@@ -6,22 +6,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <sstream>
-#include <string>
-#include <vector>
 
 #include "attention/attention.h"
 #include "common/cpu_target.h"
+#include "common/operator_checks.h"
 #include "common/thread_count.h"
-#include "paddle/common/enforce.h"
-#include "paddle/phi/api/all.h"
 
 namespace paddle_infra {
-
-using paddle::Tensor;
-using OptionalTensor = paddle::optional<Tensor>;
-using Shape = std::vector<int64_t>;
 
 constexpr int64_t kMaxHeadDim = 256;
 
@@ -37,36 +28,6 @@ struct AttentionInputs {
   const Tensor *q, *k, *v, *bias;
   const Tensor *cu_seqlens_q, *cu_seqlens_k, *q_lengths, *kv_lengths, *alibi_slopes, *seed;
 };
-
-inline const Tensor* pointer_or_null(const OptionalTensor& tensor) { return tensor ? &*tensor : nullptr; }
-
-// Builds a message of a call that cannot be carried out, and throws it; Python sees a ValueError. Not
-// PD_CHECK or PD_THROW: inside a static program their exception ends the process.
-template <class... Parts>
-[[noreturn]] void refuse(const char* name, const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  PADDLE_THROW(common::errors::InvalidArgument("%s: %s", name, text.str()));
-}
-
-inline std::string text_of(const Shape& shape) {
-  std::ostringstream text;
-  for (size_t i = 0; i < shape.size(); ++i) text << (i == 0 ? "[" : ", ") << shape[i];
-  text << (shape.empty() ? "[]" : "]");
-  return text.str();
-}
-
-inline void require_cpu(const char* name, const char* what, const Tensor& tensor, paddle::DataType dtype) {
-  if (!tensor.is_cpu()) refuse(name, what, ": expected a tensor in CPU memory, got one in ", tensor.place());
-  if (tensor.dtype() != dtype) refuse(name, what, ": expected ", dtype, ", got ", tensor.dtype());
-}
-
-inline void require_like(const char* name, const char* what, const Tensor& tensor, paddle::DataType dtype,
-                         const Shape& shape) {
-  require_cpu(name, what, tensor, dtype);
-  if (tensor.shape() == shape) return;
-  refuse(name, what, ": expected shape ", text_of(shape), ", got ", text_of(tensor.shape()));
-}
 
 inline DataType dtype_of(const char* name, const Tensor& q) {
   switch (q.dtype()) {
@@ -275,23 +236,9 @@ inline Shape lse_shape(const Shape& q) {
 // No query or no key: every result is zero or -infinity, and kernels are not called.
 inline bool is_empty(const AttentionInputs& in) { return in.q->numel() == 0 || in.k->numel() == 0; }
 
-inline void fill_zero(Tensor* tensor) {
-  const size_t bytes = tensor->numel() * phi::SizeOf(tensor->dtype());
-  if (bytes > 0) std::memset(tensor->data(), 0, bytes);
-}
-
 inline void set_lse_strides(const Shape& lse, AttentionParams* p) {
   p->lse_stride[0] = lse.size() == 3 ? lse[1] * lse[2] : 0;
   p->lse_stride[1] = lse.back();
-}
-
-// Scratch memory, to be kept as long as the kernel runs.
-inline Tensor allocate_workspace(int64_t bytes, AttentionParams* p) {
-  constexpr int64_t kAlignment = 64;
-  Tensor workspace = paddle::empty({bytes + kAlignment}, paddle::DataType::UINT8, paddle::CPUPlace());
-  const auto address = reinterpret_cast<uintptr_t>(workspace.data());
-  p->workspace = reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
-  return workspace;
 }
 
 }  // namespace paddle_infra

@@ -1,7 +1,7 @@
 // From products q k^T to scores, and the weights that dropout keeps. No include guard: see
 // common/foreach_target.h.
 
-typedef unsigned BitsVec __attribute__((vector_size(PI_LANES * 4)));
+#include "common/dropout_body.h"
 
 // A panel of queries of one head: lane r is query first + r.
 struct PanelRows {
@@ -11,12 +11,6 @@ struct PanelRows {
   int64_t first, count;  // queries
   int64_t width;         // lanes, a multiple of kWidthStep
 };
-
-PI_INLINE IntVec lane_numbers() {
-  IntVec v;
-  for (int i = 0; i < kLanes; ++i) v[i] = i;
-  return v;
-}
 
 PI_INLINE Vec to_float(IntVec v) { return __builtin_convertvector(v, Vec); }
 
@@ -149,7 +143,7 @@ struct Dropout {
     if (!is_on) return;
     threshold = dropout_threshold(p.dropout_p);
     inverse_keep = 1.0f / (1.0f - p.dropout_p);
-    const uint32_t head = dropout_head_key(*p.seed, rows.b * p.heads + rows.head);
+    const uint32_t head = dropout_group_key(*p.seed, rows.b * p.heads + rows.head);
     for (int64_t r = 0; r < rows.width; ++r) row_key[r] = dropout_row_key(head, rows.first + r);
   }
 
@@ -159,19 +153,10 @@ struct Dropout {
   alignas(64) uint32_t row_key[kPanel];
 };
 
-// dropout_mix of every lane.
-PI_INLINE BitsVec mix(BitsVec x) {
-  x ^= x >> 16;
-  x *= 0x7FEB352Du;
-  x ^= x >> 15;
-  x *= 0x846CA68Bu;
-  return x ^ x >> 16;
-}
-
 // x where the weights of one key for the lanes from r on are kept, else 0.
 PI_INLINE Vec keep(const Dropout& dropout, Vec x, int64_t r, int64_t key) {
   const BitsVec row_key =
       reinterpret_cast<BitsVec>(load(reinterpret_cast<const float*>(dropout.row_key + r)));
-  const BitsVec bits = mix(row_key + kKeyStep * static_cast<uint32_t>(key));
+  const BitsVec bits = mix(row_key + kColumnStep * static_cast<uint32_t>(key));
   return bits < dropout.threshold ? Vec{} : x;
 }

@@ -10,7 +10,7 @@ from paddle_infra._core import extension
 from paddle_infra._core.checks import device_of, dtype_name
 from paddle_infra.ops import _select
 from paddle_infra.ops._attention_arguments import Arguments, Options
-from paddle_infra.ops._attention_dropout import draw_seed
+from paddle_infra.ops._dropout import draw_seed
 from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
 _MOST_HEAD_DIM = 256

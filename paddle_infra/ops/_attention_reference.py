@@ -10,7 +10,7 @@ import paddle
 
 from paddle_infra._core.checks import UNKNOWN, dtype_name
 from paddle_infra.ops._attention_arguments import Arguments
-from paddle_infra.ops._attention_dropout import draw_seed, keep_mask
+from paddle_infra.ops._dropout import draw_seed, keep_mask
 
 # What is added to hidden scores, and where the running maximum starts: exp of their difference is exactly 0, also in
 # a row where everything is hidden, and nothing is infinite. So a score below the latter counts as hidden too.

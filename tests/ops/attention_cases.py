@@ -10,7 +10,7 @@ import paddle
 
 from paddle_infra._core.tolerances import error_budget, largest_error
 from paddle_infra.ops import attention_with_lse, set_matmul_precision
-from paddle_infra.ops._attention_dropout import draw_seed
+from paddle_infra.ops._dropout import draw_seed
 from tests.ops.attention_gold import Case, bfloat16, gold
 
 PRECISIONS = ("highest", "medium")

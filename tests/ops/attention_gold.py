@@ -48,7 +48,7 @@ def bfloat16(x: np.ndarray) -> np.ndarray:
 
 
 def dropout_bits(seed: int, heads: int, queries: int, keys: int) -> np.ndarray:
-    """The numbers that decide, [heads, queries, keys]: as csrc/attention/attention_dropout.h says."""
+    """The numbers that decide, [heads, queries, keys]: as csrc/common/dropout_hash.h says."""
     head, i, j = (np.arange(n, dtype="uint32") for n in (heads, queries, keys))
     step, query_step = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B)
     low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32 & 0xFFFFFFFF)

@@ -1,11 +1,11 @@
-"""Which attention weights dropout drops: the numbers of csrc/attention/attention_dropout.h in plain Paddle."""
+"""Which numbers dropout drops: those of csrc/common/dropout_hash.h in plain Paddle."""
 
 from __future__ import annotations
 
 import numpy as np
 import paddle
 
-_HEAD_STEP, _QUERY_STEP, _KEY_STEP = 0x9E3779B9, 0x85EBCA6B, 0x9E3779B9
+_GROUP_STEP, _ROW_STEP, _COLUMN_STEP = 0x9E3779B9, 0x85EBCA6B, 0x9E3779B9
 _LOW = 0xFFFFFFFF  # the low 32 bits: unsigned 32-bit arithmetic in int64
 
 
@@ -15,21 +15,21 @@ def draw_seed() -> paddle.Tensor:
 
 
 def keep_mask(
-    seed: paddle.Tensor, heads: paddle.Tensor, queries: paddle.Tensor, keys: paddle.Tensor, dropout_p: float
+    seed: paddle.Tensor, groups: paddle.Tensor, rows: paddle.Tensor, columns: paddle.Tensor, dropout_p: float
 ) -> paddle.Tensor:
-    """Return which weights stay.
+    """Return which numbers stay.
 
     Args:
         seed: int64, one number.
-        heads: int64 numbers of the heads, counted over the batch: batch * num_heads + head.
-        queries: int64 numbers of the queries within their sequence.
-        keys: The same of the keys. The three broadcast to the shape of the result.
+        groups: int64; of attention the heads, counted over the batch: batch * num_heads + head.
+        rows: int64; of attention the queries within their sequence.
+        columns: int64; of attention the keys. The three broadcast to the shape of the result.
         dropout_p: The probability of dropping.
     """
     low, high = seed & _number(_LOW), paddle.bitwise_right_shift(seed, _number(32))
-    head = _mix(_mix(_low(low + heads * _HEAD_STEP)) ^ high)
-    row = _mix(_low(head + queries * _QUERY_STEP))
-    bits = _mix(_low(row + keys * _KEY_STEP))
+    group = _mix(_mix(_low(low + groups * _GROUP_STEP)) ^ high)
+    row = _mix(_low(group + rows * _ROW_STEP))
+    bits = _mix(_low(row + columns * _COLUMN_STEP))
     return bits >= int(float(np.float32(dropout_p)) * 2.0**32)
 
 

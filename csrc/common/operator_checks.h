@@ -1,0 +1,64 @@
+// What operators check of Paddle's tensors, how they refuse, and memory for their kernels. Includes Paddle:
+// for *_op.cc only.
+#pragma once
+
+#include <cstring>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "paddle/common/enforce.h"
+#include "paddle/phi/api/all.h"
+
+namespace paddle_infra {
+
+using paddle::Tensor;
+using OptionalTensor = paddle::optional<Tensor>;
+using Shape = std::vector<int64_t>;
+
+inline const Tensor* pointer_or_null(const OptionalTensor& tensor) { return tensor ? &*tensor : nullptr; }
+
+// Builds a message of a call that cannot be carried out, and throws it; Python sees a ValueError. Not
+// PD_CHECK or PD_THROW: inside a static program their exception ends the process.
+template <class... Parts>
+[[noreturn]] void refuse(const char* name, const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  PADDLE_THROW(common::errors::InvalidArgument("%s: %s", name, text.str()));
+}
+
+inline std::string text_of(const Shape& shape) {
+  std::ostringstream text;
+  for (size_t i = 0; i < shape.size(); ++i) text << (i == 0 ? "[" : ", ") << shape[i];
+  text << (shape.empty() ? "[]" : "]");
+  return text.str();
+}
+
+inline void require_cpu(const char* name, const char* what, const Tensor& tensor, paddle::DataType dtype) {
+  if (!tensor.is_cpu()) refuse(name, what, ": expected a tensor in CPU memory, got one in ", tensor.place());
+  if (tensor.dtype() != dtype) refuse(name, what, ": expected ", dtype, ", got ", tensor.dtype());
+}
+
+inline void require_like(const char* name, const char* what, const Tensor& tensor, paddle::DataType dtype,
+                         const Shape& shape) {
+  require_cpu(name, what, tensor, dtype);
+  if (tensor.shape() == shape) return;
+  refuse(name, what, ": expected shape ", text_of(shape), ", got ", text_of(tensor.shape()));
+}
+
+inline void fill_zero(Tensor* tensor) {
+  const size_t bytes = tensor->numel() * phi::SizeOf(tensor->dtype());
+  if (bytes > 0) std::memset(tensor->data(), 0, bytes);
+}
+
+// Scratch memory for a kernel, to be kept as long as that runs.
+template <class Params>
+Tensor allocate_workspace(int64_t bytes, Params* p) {
+  constexpr int64_t kAlignment = 64;
+  Tensor workspace = paddle::empty({bytes + kAlignment}, paddle::DataType::UINT8, paddle::CPUPlace());
+  const auto address = reinterpret_cast<uintptr_t>(workspace.data());
+  p->workspace = reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
+  return workspace;
+}
+
+}  // namespace paddle_infra

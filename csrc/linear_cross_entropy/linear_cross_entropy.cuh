@@ -107,7 +107,7 @@ __global__ void finish_rows(LinearCrossEntropyParams p, Chunk chunk, const Slice
   const int64_t i = thread_number();
   if (i >= chunk.rows) return;
   const int64_t row = chunk.first + i, slices = slice_count(p.classes);
-  RowStats stats = {0.0f, 0.0f, 0.0f};
+  RowStats stats = {};
   double loss = 0.0;
   if (p.label[row] != p.ignore_index) {
     SliceState all = {0.0, 0.0, kMinusHuge};

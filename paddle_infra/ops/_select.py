@@ -29,6 +29,7 @@ OPERATORS: Mapping[str, str] = MappingProxyType(
         "attention_decode": "attention_decode",
         "attention_varlen": "attention_varlen",
         "attention_with_lse": "attention",
+        "linear": "linear",
         "linear_cross_entropy": "linear_cross_entropy",
     }
 )

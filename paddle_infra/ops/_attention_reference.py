@@ -12,8 +12,8 @@ from paddle_infra._core.checks import UNKNOWN, dtype_name
 from paddle_infra.ops._attention_arguments import Arguments
 from paddle_infra.ops._dropout import draw_seed, keep_mask
 
-# What is added to hidden scores, and where the running maximum starts: exp of their difference is exactly 0, also in
-# a row where everything is hidden, and nothing is infinite. So a score below the latter counts as hidden too.
+# What is added to hidden scores, and where the running maximum starts: so nothing is infinite. A score that is not
+# above the latter counts as hidden too.
 _HIDDEN, _LOWEST_MAX = -1e30, -1e29 * math.log(2.0)
 
 
@@ -45,6 +45,9 @@ def attention(a: Arguments) -> tuple[paddle.Tensor, paddle.Tensor]:
     # The maximum is a constant here: no result depends on it.
     top = scores.detach().max(axis=-1, keepdim=True).clip(min=_LOWEST_MAX)
     weights = paddle.exp(scores - top)
+    if _may_hide(a):
+        # Paddle's exp never gets below 1e-38.
+        weights = weights * (scores > _LOWEST_MAX).astype(weights.dtype)
     total = weights.sum(axis=-1, keepdim=True)
     is_empty = total == 0.0  # everything hidden: 0, with gradient 0, instead of 0 / 0
     safe_total = total + is_empty.astype(total.dtype)
@@ -52,8 +55,10 @@ def attention(a: Arguments) -> tuple[paddle.Tensor, paddle.Tensor]:
     lse = paddle.where(is_empty, paddle.full([], -math.inf, total.dtype), top + paddle.log(safe_total))
     if a.dropout_p > 0.0:
         weights = _drop(weights, a.dropout_p)
-    out = paddle.matmul(weights, value).transpose([0, 2, 1, 3])
-    return out.astype(dtype_of_result), lse.squeeze(-1)
+    out = paddle.matmul(weights, value)
+    if a.q_lengths is not None:
+        out = _without_padding(out, a.q_lengths)  # and whatever the gradient of padding is
+    return out.transpose([0, 2, 1, 3]).astype(dtype_of_result), lse.squeeze(-1)
 
 
 def attention_varlen(a: Arguments) -> tuple[paddle.Tensor]:
@@ -135,6 +140,10 @@ def _add_options(scores: paddle.Tensor, a: Arguments) -> paddle.Tensor:
     return scores + _HIDDEN * (1.0 - all_visible.astype(scores.dtype))
 
 
+def _may_hide(a: Arguments) -> bool:
+    return max(a.window) >= 0 or any(x is not None for x in (a.bias, a.kv_lengths, a.q_lengths))
+
+
 def _offset(a: Arguments, scores: paddle.Tensor) -> Any:
     """Return how much the number of a query's key is higher than the query's: a number, or one per batch entry."""
     keys, queries = _size(scores, 3), _size(scores, 2)
@@ -147,7 +156,7 @@ def _offset(a: Arguments, scores: paddle.Tensor) -> Any:
 
 def _drop(weights: paddle.Tensor, dropout_p: float) -> paddle.Tensor:
     batch, heads, queries, keys = (paddle.arange(_size(weights, axis), dtype="int64") for axis in range(4))
-    head = (batch.unsqueeze(-1) * weights.shape[1] + heads).unsqueeze(-1).unsqueeze(-1)
+    head = (batch.unsqueeze(-1) * _size(weights, 1) + heads).unsqueeze(-1).unsqueeze(-1)
     kept = keep_mask(draw_seed(), head, queries.unsqueeze(-1), keys, dropout_p)
     return weights * (kept.astype(weights.dtype) / (1.0 - dropout_p))
 

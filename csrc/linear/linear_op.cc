@@ -107,16 +107,14 @@ std::vector<Tensor> backward(const Tensor& x, const Tensor& weight, const Tensor
     require_like(kName, "pre", pre, DataType::FLOAT32, pre_shape(x.shape(), weight.shape(), true));
     p.pre = const_cast<float*>(pre.data<float>());
   }
-  // A gradient that nobody wants is an undefined tensor.
-  const auto make = [&](const Tensor* input, bool is_wanted) {
-    return is_wanted ? paddle::empty(input->shape(), DataType::FLOAT32, input->place()) : Tensor();
-  };
-  std::vector<Tensor> gradients = {make(&x, a.wants_grad_x), make(&weight, a.wants_grad_weight)};
-  if (bias != nullptr) gradients.push_back(make(bias, true));
+  // Paddle insists on memory for gradients that nobody wants; nobody reads it.
+  std::vector<Tensor> gradients;
+  for (const Tensor* input : {&x, &weight, bias}) {
+    if (input != nullptr)
+      gradients.push_back(paddle::empty(input->shape(), DataType::FLOAT32, input->place()));
+  }
   if (p.rows == 0) {
-    for (Tensor& gradient : gradients) {
-      if (gradient.initialized()) paddle_infra::fill_zero(&gradient);
-    }
+    for (Tensor& gradient : gradients) paddle_infra::fill_zero(&gradient);
     return gradients;
   }
   p.grad_y = grad_y.data<float>();

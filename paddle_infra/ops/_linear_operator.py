@@ -71,9 +71,11 @@ def pack(weight: Any) -> paddle.Tensor:
 
 def _call(x: Any, weight: Any, bias: Any, activation: int | None, packed_weight: Any) -> paddle.Tensor:
     precision = PRECISIONS.index(get_matmul_precision())
-    # What needs no gradient is not kept for one, and not computed.
-    is_recorded = paddle.is_grad_enabled()
-    wants_x, wants_weight = is_recorded and not x.stop_gradient, is_recorded and not weight.stop_gradient
+    # What needs no gradient is not kept for one, and not computed. A program may be run with other inputs than it
+    # was captured with, so there all may need one.
+    is_recorded, is_program = paddle.is_grad_enabled(), not paddle.in_dynamic_mode()
+    wants_x = is_recorded and (is_program or not x.stop_gradient)
+    wants_weight = is_recorded and (is_program or not weight.stop_gradient)
     wants_any = wants_x or wants_weight or (is_recorded and bias is not None and not bias.stop_gradient)
     numbers = (activation, precision, wants_any and activation != 0, wants_x, wants_weight)
     packed = packed_weight if precision == 1 else None

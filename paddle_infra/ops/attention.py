@@ -62,7 +62,7 @@ def attention(
         1 1 1 1 1      0 0 0 1 1        0 0 0 1 1        1 1 1 1 0
 
     Five queries and three keys, causal: the first two queries see nothing. A query that sees nothing gives zeros
-    and passes no gradient on (so do scores below about -7e28, which count as hidden).
+    and passes no gradient on (so do scores below about -1e29, which count as hidden).
 
     ``B`` batch size, ``Sq`` and ``Sk`` lengths, ``Hq`` and ``Hkv`` heads, ``D`` head_dim.
 

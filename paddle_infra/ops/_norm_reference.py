@@ -10,14 +10,21 @@ import paddle.nn.functional as F
 from paddle_infra._core.checks import UNKNOWN
 from paddle_infra.ops._dropout import draw_seed, keep_mask
 
+_MOST_EPSILON = 1e-3
+
 
 def normalize(
     x: paddle.Tensor, weight: paddle.Tensor | None, bias: paddle.Tensor | None, is_rms: bool, epsilon: float
 ) -> paddle.Tensor:
     """Compute layer norm or RMS norm over the last axis."""
-    if not is_rms:
+    if is_rms or len(x.shape) < 2 or epsilon > _MOST_EPSILON:  # Paddle's layer_norm refuses the latter two
+        centered = x if is_rms else x - x.mean(axis=-1, keepdim=True)
+        out = centered * paddle.rsqrt((centered * centered).mean(axis=-1, keepdim=True) + epsilon)
+    elif weight is None or weight.stop_gradient:
+        # Of a weight without a gradient, Paddle's layer_norm forgets the weight in the gradient of x (3.3.1, CPU).
+        out = F.layer_norm(x, x.shape[-1:], None, None, epsilon)
+    else:
         return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
-    out = x * paddle.rsqrt((x * x).mean(axis=-1, keepdim=True) + epsilon)
     if weight is not None:
         out = out * weight
     return out if bias is None else out + bias

@@ -181,13 +181,13 @@ Tensors AddNormBiasGrad(T hidden, T residual, T weight, T bias, Optional seed, T
                   {nullptr, &stats, &grad_out, nullptr}, true, PI_ATTRIBUTES);
 }
 
-Tensors AddNormSumGrad(T weight, Optional seed, T sum, T stats, T grad_out, T grad_sum,
+Tensors AddNormSumGrad(T sum, T weight, Optional seed, T stats, T grad_out, T grad_sum,
                        PI_ATTRIBUTE_PARAMETERS) {
   return backward({nullptr, nullptr, &weight, nullptr, pointer_or_null(seed)},
                   {&sum, &stats, &grad_out, &grad_sum}, true, PI_ATTRIBUTES);
 }
 
-Tensors AddNormSumBiasGrad(T weight, T bias, Optional seed, T sum, T stats, T grad_out, T grad_sum,
+Tensors AddNormSumBiasGrad(T sum, T weight, T bias, Optional seed, T stats, T grad_out, T grad_sum,
                            PI_ATTRIBUTE_PARAMETERS) {
   return backward({nullptr, nullptr, &weight, &bias, pointer_or_null(seed)},
                   {&sum, &stats, &grad_out, &grad_sum}, true, PI_ATTRIBUTES);
@@ -198,6 +198,12 @@ std::vector<Shape> InferShapeSum(const Shape& hidden) { return {hidden, hidden, 
 std::vector<DataType> InferDtype(const DataType&) { return {DataType::FLOAT32, DataType::FLOAT32}; }
 std::vector<DataType> InferDtypeSum(const DataType&) {
   return {DataType::FLOAT32, DataType::FLOAT32, DataType::FLOAT32};
+}
+
+// Elsewhere Paddle takes the shapes of gradients from the inputs, which these gradient operators lack.
+std::vector<Shape> InferShapeSumGrad(const Shape& sum, const Shape& weight) { return {sum, sum, weight}; }
+std::vector<Shape> InferShapeSumBiasGrad(const Shape& sum, const Shape& weight, const Shape& bias) {
+  return {sum, sum, weight, bias};
 }
 
 #define PI_SEED paddle::Optional("Seed")
@@ -250,14 +256,16 @@ PD_BUILD_OP(paddle_infra_add_norm_sum)
     .Inputs({"Hidden", "Residual", "Weight", PI_SEED})
     .PI_FORWARD_SUM(AddNorm<true>);
 PD_BUILD_GRAD_OP(paddle_infra_add_norm_sum)
-    .Inputs({"Weight", PI_SEED, "Sum", "Stats", paddle::Grad("Out"), paddle::Grad("Sum")})
+    .Inputs({"Sum", "Weight", PI_SEED, "Stats", paddle::Grad("Out"), paddle::Grad("Sum")})
     .Outputs({paddle::Grad("Hidden"), paddle::Grad("Residual"), paddle::Grad("Weight")})
-    .PI_BACKWARD(AddNormSumGrad);
+    .PI_BACKWARD(AddNormSumGrad)
+    .SetInferShapeFn(PD_INFER_SHAPE(InferShapeSumGrad));
 
 PD_BUILD_OP(paddle_infra_add_norm_sum_bias)
     .Inputs({"Hidden", "Residual", "Weight", "Bias", PI_SEED})
     .PI_FORWARD_SUM(AddNormBias<true>);
 PD_BUILD_GRAD_OP(paddle_infra_add_norm_sum_bias)
-    .Inputs({"Weight", "Bias", PI_SEED, "Sum", "Stats", paddle::Grad("Out"), paddle::Grad("Sum")})
+    .Inputs({"Sum", "Weight", "Bias", PI_SEED, "Stats", paddle::Grad("Out"), paddle::Grad("Sum")})
     .Outputs({paddle::Grad("Hidden"), paddle::Grad("Residual"), paddle::Grad("Weight"), paddle::Grad("Bias")})
-    .PI_BACKWARD(AddNormSumBiasGrad);
+    .PI_BACKWARD(AddNormSumBiasGrad)
+    .SetInferShapeFn(PD_INFER_SHAPE(InferShapeSumBiasGrad));

@@ -89,9 +89,7 @@ def _check_rows(name: str, table: Any, size: int, meaning: str) -> None:
     if len(table.shape) == 2:
         check_shape(name, table, [UNKNOWN, size], f"{meaning}, -1: any size")
     if len(table.shape) != 2 or 0 in table.shape:
-        raise InvalidInputError(
-            f"{name}: expected shape {meaning}, none of them 0, got {list(table.shape)}"
-        )
+        raise InvalidInputError(f"{name}: expected shape {meaning}, none of them 0, got {list(table.shape)}")
 
 
 def _positions(position_ids: Any, position: Any, ids: paddle.Tensor) -> paddle.Tensor | None:
@@ -133,6 +131,4 @@ def _check_values(name: str, indices: paddle.Tensor, rows: int) -> None:
     is_bad = (values < 0) | (values >= rows)
     if is_bad.any():
         place = tuple(int(axis[0]) for axis in is_bad.nonzero())
-        raise InvalidInputError(
-            f"{name}{list(place)}: expected a number in [0, {rows}), got {values[place]}"
-        )
+        raise InvalidInputError(f"{name}{list(place)}: expected a number in [0, {rows}), got {values[place]}")

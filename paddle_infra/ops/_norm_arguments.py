@@ -82,9 +82,7 @@ def are_usual(norm: Any, epsilon: Any, dropout_p: Any, training: Any) -> bool:
 
 def is_usual_tensor(value: Any) -> bool:
     """Whether a compiled operator takes the tensor as its first one (it compares the others with that)."""
-    return (
-        isinstance(value, paddle.Tensor) and value.dtype is paddle.float32 and value.place.is_cpu_place()
-    )
+    return isinstance(value, paddle.Tensor) and value.dtype is paddle.float32 and value.place.is_cpu_place()
 
 
 def fused_refusals(name: str, like: paddle.Tensor) -> list[str]:

@@ -124,9 +124,7 @@ def add_norm_with_sum(
     )
     if results is None:
         arguments = check(hidden, residual, weight, bias, norm, epsilon, dropout_p, training)
-        results = _select.run(
-            "add_norm_with_sum", IMPLEMENTATIONS, replace(arguments, with_sum=True), impl
-        )
+        results = _select.run("add_norm_with_sum", IMPLEMENTATIONS, replace(arguments, with_sum=True), impl)
     return results[0], results[1]
 
 

@@ -115,7 +115,9 @@ def run(case: Case, impl: str, seed: int = 0, dtype: str = "float32") -> dict[st
     if case.grad_sum is None:
         results = {"out": add_norm(**leaves, impl=impl, **case.options)}
     else:
-        results = dict(zip(("out", "sum"), add_norm_with_sum(**leaves, impl=impl, **case.options), strict=True))
+        results = dict(
+            zip(("out", "sum"), add_norm_with_sum(**leaves, impl=impl, **case.options), strict=True)
+        )
         upstream.append(paddle.to_tensor(case.grad_sum.astype(dtype)))
     paddle.autograd.backward(list(results.values()), upstream)
     found = {**results, **{name: leaf.grad for name, leaf in leaves.items()}}

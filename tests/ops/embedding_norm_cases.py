@@ -99,7 +99,11 @@ def gold(case: Case, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, fl
         o.get("norm", "layer") == "rms",
         o.get("epsilon", 1e-12),
     )
-    true = {"out": (found.out * factor).reshape(*shape, size), "weight": found.grad_weight, "bias": found.grad_bias}
+    true = {
+        "out": (found.out * factor).reshape(*shape, size),
+        "weight": found.grad_weight,
+        "bias": found.grad_bias,
+    }
     sizes = {**found.sizes, "out": found.sizes["out"] * factor.max(initial=1.0)}
     for name, index in places.items():
         for to, rows in ((true, found.grad_x), (sizes, found.grad_x_size)):

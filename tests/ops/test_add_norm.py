@@ -30,7 +30,9 @@ def test_every_combination_of_what_is_there(norm, dropout_p, with_sum, residual,
     check(make_case(13, 37, norm=norm, dropout_p=dropout_p, **options))
 
 
-@pytest.mark.parametrize("options", [{"epsilon": 0.5}, {"epsilon": 0.0}, {"dropout_p": 0.9, "training": False}])
+@pytest.mark.parametrize(
+    "options", [{"epsilon": 0.5}, {"epsilon": 0.0}, {"dropout_p": 0.9, "training": False}]
+)
 def test_other_options(options):
     check(make_case(20, 50, **options))
 
@@ -193,7 +195,8 @@ def test_gradients_when_only_one_result_is_used(impl, used):
         case.grad_out[:] = 0.0
     true, _ = gold(case)
     leaves = [
-        paddle.to_tensor(getattr(case, name), stop_gradient=False) for name in ("hidden", "residual", "weight")
+        paddle.to_tensor(getattr(case, name), stop_gradient=False)
+        for name in ("hidden", "residual", "weight")
     ]
     out, total = add_norm_with_sum(*leaves, paddle.to_tensor(case.bias), impl=impl)
     upstream = case.grad_out if used == "out" else case.grad_sum
@@ -241,11 +244,27 @@ def test_without_residual_and_dropout_the_sum_is_hidden(impl):
             InvalidInputError,
             r"residual: expected shape \[2, 4\] \(shape of hidden\), got \[1, 4\]",
         ),
-        ({"residual": paddle.ones([2, 4], "float64")}, InvalidDtypeError, "residual: expected dtype float32, got"),
+        (
+            {"residual": paddle.ones([2, 4], "float64")},
+            InvalidDtypeError,
+            "residual: expected dtype float32, got",
+        ),
         ({"residual": 1.0}, InvalidDtypeError, "residual: expected a paddle.Tensor, got float"),
-        ({"weight": paddle.ones([3])}, InvalidInputError, r"weight: expected shape \[4\] \(\[D\]\), got \[3\]"),
-        ({"bias": paddle.ones([1, 4])}, InvalidInputError, r"bias: expected shape \[4\] \(\[D\]\), got \[1, 4\]"),
-        ({"bias": paddle.ones([4], "float64")}, InvalidDtypeError, "bias: expected dtype float32, got float64"),
+        (
+            {"weight": paddle.ones([3])},
+            InvalidInputError,
+            r"weight: expected shape \[4\] \(\[D\]\), got \[3\]",
+        ),
+        (
+            {"bias": paddle.ones([1, 4])},
+            InvalidInputError,
+            r"bias: expected shape \[4\] \(\[D\]\), got \[1, 4\]",
+        ),
+        (
+            {"bias": paddle.ones([4], "float64")},
+            InvalidDtypeError,
+            "bias: expected dtype float32, got float64",
+        ),
         ({"norm": "batch"}, InvalidInputError, "norm: expected one of 'layer', 'rms', got 'batch'"),
         ({"epsilon": -1e-5}, InvalidInputError, "epsilon: expected a finite number in"),
         ({"epsilon": None}, InvalidDtypeError, "epsilon: expected a Python number, got NoneType"),
@@ -275,5 +294,7 @@ def test_dispatch():
     plain = explain_dispatch("add_norm", hidden.astype("float64"))
     assert plain.chosen == "reference"
     assert "the compiled kernel computes in float32, hidden is float64" in str(plain)
-    with pytest.raises(UnsupportedError, match="(?s)computes in float32, hidden is float16.*no float16 addition"):
+    with pytest.raises(
+        UnsupportedError, match="(?s)computes in float32, hidden is float16.*no float16 addition"
+    ):
         add_norm(hidden.astype("float16"))

@@ -117,7 +117,9 @@ def test_padding_is_read_but_gets_no_gradient(impl):
     assert not found["word"][1].any()
     for name in LEAVES:
         kept = np.delete(found[name], 1, axis=0) if name == "word" else found[name]
-        np.testing.assert_array_equal(kept, np.delete(plain[name], 1, axis=0) if name == "word" else plain[name])
+        np.testing.assert_array_equal(
+            kept, np.delete(plain[name], 1, axis=0) if name == "word" else plain[name]
+        )
 
 
 def test_both_implementations_drop_the_same_as_add_norm():
@@ -188,9 +190,7 @@ def test_non_contiguous_inputs(impl):
 def test_partial_stop_gradient(impl, frozen):
     case = make_case(2, 5, 6)
     expected = run(case, impl)
-    leaves = {
-        name: paddle.to_tensor(getattr(case, name), stop_gradient=name == frozen) for name in LEAVES
-    }
+    leaves = {name: paddle.to_tensor(getattr(case, name), stop_gradient=name == frozen) for name in LEAVES}
     embedding_norm(paddle.to_tensor(case.ids), **leaves, impl=impl).backward(paddle.to_tensor(case.grad_out))
     for name, leaf in leaves.items():
         if name == frozen:
@@ -210,7 +210,11 @@ def changed(value, *place):
     ("changes", "error", "text"),
     [
         ({"ids": changed(9, 1, 2)}, InvalidInputError, r"ids\[1, 2\]: expected a number in \[0, 9\), got 9"),
-        ({"ids": changed(-1, 0, 1)}, InvalidInputError, r"ids\[0, 1\]: expected a number in \[0, 9\), got -1"),
+        (
+            {"ids": changed(-1, 0, 1)},
+            InvalidInputError,
+            r"ids\[0, 1\]: expected a number in \[0, 9\), got -1",
+        ),
         (
             {"position_ids": changed(5, 1, 0)},
             InvalidInputError,
@@ -231,7 +235,11 @@ def changed(value, *place):
             InvalidInputError,
             "position: expected at least 3 rows, a position for each token, got 2",
         ),
-        ({"ids": paddle.zeros([3], "int64")}, InvalidInputError, r"ids: expected shape \[batch_size, seq_len\], got"),
+        (
+            {"ids": paddle.zeros([3], "int64")},
+            InvalidInputError,
+            r"ids: expected shape \[batch_size, seq_len\], got",
+        ),
         ({"ids": paddle.zeros([2, 3])}, InvalidDtypeError, "ids: expected dtype int64 or int32, got float32"),
         (
             {"position_ids": paddle.zeros([2, 4], "int64")},
@@ -248,15 +256,27 @@ def changed(value, *place):
             InvalidInputError,
             "position_ids: expected None, because position is None, got a tensor",
         ),
-        ({"word": paddle.ones([4])}, InvalidInputError, r"word: expected shape \[V, D\], none of them 0, got \[4\]"),
+        (
+            {"word": paddle.ones([4])},
+            InvalidInputError,
+            r"word: expected shape \[V, D\], none of them 0, got \[4\]",
+        ),
         ({"word": paddle.ones([9, 4], "int32")}, InvalidDtypeError, "word: expected dtype float32 or"),
         (
             {"token_type": paddle.ones([2, 5])},
             InvalidInputError,
             r"token_type: expected shape \[-1, 4\] .* got \[2, 5\]",
         ),
-        ({"token_type": paddle.ones([2, 4], "float64")}, InvalidDtypeError, "token_type: expected dtype float32"),
-        ({"weight": paddle.ones([3])}, InvalidInputError, r"weight: expected shape \[4\] \(\[D\]\), got \[3\]"),
+        (
+            {"token_type": paddle.ones([2, 4], "float64")},
+            InvalidDtypeError,
+            "token_type: expected dtype float32",
+        ),
+        (
+            {"weight": paddle.ones([3])},
+            InvalidInputError,
+            r"weight: expected shape \[4\] \(\[D\]\), got \[3\]",
+        ),
         ({"bias": 0.0}, InvalidDtypeError, "bias: expected a paddle.Tensor, got float"),
         (
             {"padding_idx": 9},

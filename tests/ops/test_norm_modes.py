@@ -159,7 +159,10 @@ def test_saved_program_runs_in_a_fresh_process_with_other_sizes(tmp_path):
     assert len(refused) == 3
     assert "embedding_norm: ids[0, 0]: expected a number in [0, 30), got 1" in refused[0]
     assert "embedding_norm: token_type_ids: expected shape [3, 130] or [130], got [3, 2]" in refused[1]
-    assert "embedding_norm: position: expected at least 131 rows, a position for each token, got 130" in refused[2]
+    assert (
+        "embedding_norm: position: expected at least 131 rows, a position for each token, got 130"
+        in refused[2]
+    )
 
 
 class Dropout(paddle.nn.Layer):
@@ -170,7 +173,9 @@ class Dropout(paddle.nn.Layer):
         self.factor = self.create_parameter([1], default_initializer=paddle.nn.initializer.Constant(1.0))
 
     def forward(self, hidden):
-        _, stream = add_norm_with_sum(self.factor * hidden, paddle.zeros_like(hidden), dropout_p=0.5, impl="fused")
+        _, stream = add_norm_with_sum(
+            self.factor * hidden, paddle.zeros_like(hidden), dropout_p=0.5, impl="fused"
+        )
         return stream
 
 

@@ -2,18 +2,22 @@
 
 #include "common/norm_body.h"
 
-// The sum of a token's rows, padded. Adds in the order of the plain implementation.
-static void gather_row(const EmbeddingNormParams& p, const TokenRows& token, float* x) {
+// Writes the sum of a token's rows, padded; returns the sum of that. Adds in the order of the plain
+// implementation.
+static double gather_row(const EmbeddingNormParams& p, const TokenRows& token, float* x) {
   const float* word = row_at(p.word.rows, token.word, p.size);
   const float* type = row_at(p.token_type.rows, token.token_type, p.size);
   const float* position = row_at(p.position.rows, token.position, p.size);
-  for (int64_t i = 0; i < p.size; i += kLanes) {
-    const int64_t count = p.size - i;
-    Vec v = load_first(word + i, count);
-    if (type != nullptr) v += load_first(type + i, count);
-    if (position != nullptr) v += load_first(position + i, count);
-    store(x + i, v);
+  if (type != nullptr && position != nullptr) {
+    return build_row(p.size, x, [&](int64_t i, int64_t count) {
+      return load_first(word + i, count) + load_first(type + i, count) + load_first(position + i, count);
+    });
   }
+  const float* other = type != nullptr ? type : position;
+  return build_row(p.size, x, [&](int64_t i, int64_t count) {
+    const Vec v = load_first(word + i, count);
+    return other != nullptr ? v + load_first(other + i, count) : v;
+  });
 }
 
 // What dropout multiplies this row of the result with; null without dropout.
@@ -26,8 +30,8 @@ static const float* factor_row(const EmbeddingNormParams& p, int64_t row, float*
 static void fwd_rows(const EmbeddingNormParams& p, const NormWeights& weights, RowRange rows,
                      const RowMemory& memory) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
-    gather_row(p, rows_of_token(p, r), memory.x);
-    p.stats[r] = norm_stats(memory.x, p.size, p.is_rms, p.epsilon);
+    const double sum = gather_row(p, rows_of_token(p, r), memory.x);
+    p.stats[r] = norm_stats(memory.x, sum, p.size, p.is_rms, p.epsilon);
     const float* factor = factor_row(p, r, memory.factor);
     norm_fwd(memory.x, p.stats[r], weights.weight, weights.bias, factor, p.size, p.out + r * p.size);
   }
@@ -53,7 +57,7 @@ static void bwd_rows(const EmbeddingNormParams& p, const float* weight, RowRange
     gather_row(p, rows_of_token(p, r), memory.x);
     const float* grad_out = upstream_row(p, r, memory);
     norm_bwd(memory.x, p.stats[r], p.is_rms, weight, grad_out, size, memory.scaled, memory.grad_weight,
-             memory.grad_bias, [&](int64_t i, Vec grad) { store(grad_x + r * step + i, grad); });
+             memory.grad_bias, [&](int64_t i, int64_t, Vec grad) { store(grad_x + r * step + i, grad); });
     if ((r - rows.begin) % kRowsPerSum == kRowsPerSum - 1 || r + 1 == rows.end) {
       flush_sums(memory.grad_weight, weight_sum, size);
       flush_sums(memory.grad_bias, bias_sum, size);

@@ -197,14 +197,6 @@ inline void set_attributes(const char* name, const AttentionAttributes& a, Atten
   p->precision = static_cast<MatmulPrecision>(a.precision);
 }
 
-inline void set_seed(const char* name, const Tensor* seed, AttentionParams* p) {
-  if (p->dropout_p == 0.0f) return;
-  if (seed == nullptr) refuse(name, "seed: expected a tensor because dropout_p is not 0, got none");
-  require_cpu(name, "seed", *seed, paddle::DataType::INT64);
-  if (seed->numel() != 1) refuse(name, "seed: expected one number, got ", seed->numel());
-  p->seed = seed->data<int64_t>();
-}
-
 // Everything but results and workspace.
 inline AttentionParams make_params(const char* name, const AttentionInputs& in,
                                    const AttentionAttributes& attributes) {
@@ -220,7 +212,7 @@ inline AttentionParams make_params(const char* name, const AttentionInputs& in,
   set_bias(name, in.bias, &p);
   set_alibi(name, in.alibi_slopes, &p);
   set_attributes(name, attributes, &p);
-  set_seed(name, in.seed, &p);
+  p.seed = checked_seed(name, in.seed, p.dropout_p);
   p.threads = paddle_infra_thread_count();
   return p;
 }

@@ -46,6 +46,15 @@ inline void require_like(const char* name, const char* what, const Tensor& tenso
   refuse(name, what, ": expected shape ", text_of(shape), ", got ", text_of(tensor.shape()));
 }
 
+// Where dropout's seed is; null without dropout, which does not need one.
+inline const int64_t* checked_seed(const char* name, const Tensor* seed, float dropout_p) {
+  if (dropout_p == 0.0f) return nullptr;
+  if (seed == nullptr) refuse(name, "seed: expected a tensor because dropout_p is not 0, got none");
+  require_cpu(name, "seed", *seed, paddle::DataType::INT64);
+  if (seed->numel() != 1) refuse(name, "seed: expected one number, got ", seed->numel());
+  return seed->data<int64_t>();
+}
+
 inline void fill_zero(Tensor* tensor) {
   const size_t bytes = tensor->numel() * phi::SizeOf(tensor->dtype());
   if (bytes > 0) std::memset(tensor->data(), 0, bytes);

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from paddle_infra.ops._precision import get_matmul_precision, set_matmul_precision
 from paddle_infra.ops._select import explain_dispatch, implementation
+from paddle_infra.ops.add_norm import add_norm, add_norm_with_sum
 from paddle_infra.ops.attention import attention, attention_with_lse
 from paddle_infra.ops.attention_decode import attention_decode
 from paddle_infra.ops.attention_varlen import attention_varlen
+from paddle_infra.ops.embedding_norm import embedding_norm
 from paddle_infra.ops.linear import linear, pack_weight
 from paddle_infra.ops.linear_cross_entropy import linear_cross_entropy
 
 __all__ = [
+    "add_norm",
+    "add_norm_with_sum",
     "attention",
     "attention_decode",
     "attention_varlen",
     "attention_with_lse",
+    "embedding_norm",
     "explain_dispatch",
     "get_matmul_precision",
     "implementation",

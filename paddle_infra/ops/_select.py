@@ -25,10 +25,13 @@ _NAMES = ("auto", "fused", "reference")
 #: Operators that explain_dispatch knows, and the module of this package that has each.
 OPERATORS: Mapping[str, str] = MappingProxyType(
     {
+        "add_norm": "add_norm",
+        "add_norm_with_sum": "add_norm",
         "attention": "attention",
         "attention_decode": "attention_decode",
         "attention_varlen": "attention_varlen",
         "attention_with_lse": "attention",
+        "embedding_norm": "embedding_norm",
         "linear": "linear",
         "linear_cross_entropy": "linear_cross_entropy",
     }

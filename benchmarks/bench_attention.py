@@ -72,7 +72,7 @@ QUICK = Plan(
 FULL = Plan(
     "full",
     [1, 2],
-    2.0,
+    1.2,
     0.6,
     time=tuple(case for case in cases.FULL if case.kind == "time"),
     call=tuple(case for case in cases.FULL if case.kind == "call"),

@@ -17,7 +17,13 @@ from paddle_infra.cli.main import parser
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/install.md", "docs/command_line.md"]
 # Their Python is run here; the other guides' by tests of their own packages.
-RUN = ["README.md", "README.zh-CN.md", "docs/tutorial.md"]
+RUN = [
+    "README.md",
+    "README.zh-CN.md",
+    "docs/tutorial.md",
+    "docs/ops/add_norm.md",
+    "docs/ops/embedding_norm.md",
+]
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -17,8 +17,10 @@ from benchmarks._harness import Contestant
 OURS = ("fused", "fused-medium")
 PEERS = ("paddle", "paddle-no-stride", "torch", "torch-bf16")
 MULTIPLIES_IN_BFLOAT16 = ("fused-medium", "fused-bf16", "torch-bf16")
-# Largest difference allowed, relative to the largest value, between contestants.
+# Largest difference allowed between contestants, relative to the largest value (to 0.1 if that is less: with one key
+# the gradients of queries and keys are nothing but rounding).
 TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2}
+LEAST_SCALE = 0.1
 
 
 def module_of(name: str) -> str:
@@ -171,7 +173,7 @@ def disagreements(found: dict[str, list[np.ndarray]]) -> list[str]:
     for name, arrays in found.items():
         tolerance = TOLERANCE["bfloat16" if name in MULTIPLIES_IN_BFLOAT16 else "float32"]
         for index, (array, expected) in enumerate(zip(arrays, found[first], strict=True)):
-            error = float(np.abs(array - expected).max() / np.abs(expected).max())
+            error = float(np.abs(array - expected).max() / max(np.abs(expected).max(), LEAST_SCALE))
             if not error <= tolerance:  # also if it is NaN
                 problems.append(
                     f"result {index} of {name} is {error:.1e} from {first}'s, at most {tolerance:.0e}"

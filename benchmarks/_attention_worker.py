@@ -31,8 +31,8 @@ from benchmarks._attention_lengths import lengths_contestant
 from benchmarks._harness import Contestant, peak_memory_bytes, reset_peak_memory, time_rounds
 from benchmarks._peak import is_disturbed, measure_peak
 
-VERY_SLOW_S = 3.0  # one run; see `first_runs` and `limits`
-REPEAT_UP_TO_S = 30.0  # a disturbed measurement that took longer is only marked
+SLOW_S, VERY_SLOW_S = 1.5, 3.0  # one run; see `first_runs` and `limits`
+REPEAT_UP_TO_S = 15.0  # a disturbed measurement that took longer is only marked
 
 
 def enter(name: str, case: Case, data: dict[str, Any], backward: bool, threads: int) -> Contestant:
@@ -44,14 +44,14 @@ def enter(name: str, case: Case, data: dict[str, Any], backward: bool, threads: 
 def first_runs(contestants: dict[str, Contestant]) -> dict[str, float]:
     """Run all once, compare their results, and estimate the seconds of a run of each (without what is only first).
 
-    Where Paddle is very slow, only its better setting goes on: the default one does the same and copies views besides.
+    Where Paddle is slow, only its better setting goes on: the default one does the same and copies views besides.
 
     Raises:
         RuntimeError: their results differ.
     """
     estimates, found = {}, {}
     for name in sorted(contestants, key="paddle".__eq__):  # the default setting last
-        if name == "paddle" and estimates.get("paddle-no-stride", 0) > VERY_SLOW_S:
+        if name == "paddle" and estimates.get("paddle-no-stride", 0) > SLOW_S:
             continue
         entry = contestants[name]
         for _ in range(3):

@@ -72,8 +72,8 @@ QUICK = Plan(
 FULL = Plan(
     "full",
     [1, 2],
-    3.0,
-    1.0,
+    2.0,
+    0.6,
     time=tuple(case for case in cases.FULL if case.kind == "time"),
     call=tuple(case for case in cases.FULL if case.kind == "call"),
     memory=cases.MEMORY_FULL,

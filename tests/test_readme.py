@@ -22,7 +22,9 @@ RUN = [
     "README.zh-CN.md",
     "docs/tutorial.md",
     "docs/ops/add_norm.md",
+    "docs/ops/attention.md",
     "docs/ops/embedding_norm.md",
+    "docs/ops/linear_cross_entropy.md",
 ]
 
 

@@ -7,19 +7,18 @@
 
 #include "common/abi.h"
 #include "common/data_type.h"
+#include "common/matmul_precision.h"
 
 namespace paddle_infra {
-
-// How products are multiplied; sums are always float32.
-enum class MatmulPrecision : int { kHighest = 0, kMedium = 1 };  // float32, bfloat16
 
 // Where a [batch, sequence, head, head_dim] tensor lies: strides count elements, the last axis has stride 1.
 struct AttentionStrides {
   int64_t batch, sequence, head;
 };
 
-// What the backward pass needs of one row of scores: with s the scores times log2(e), their maximum, and
-// the sum of 2^(s - max). The sum is 0 for a row without any visible key.
+// What the backward pass needs of one row of scores: their maximum, and the sum of e^(score - max). If there
+// is no softcap, bias or slope and the scale is positive, the maximum is that of the bare products q k. The
+// sum is 0 for a row without any visible key.
 struct AttentionRowStats {
   float max, sum;
 };

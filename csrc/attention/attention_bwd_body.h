@@ -102,7 +102,7 @@ static void weights_and_grads(const PanelRows& rows, const LaneStats& stats, con
     const Vec max = load(stats.max + r), delta = load(stats.delta + r);
     for (int64_t j = 0; j < keys; ++j) {
       float *score = scores + j * rows.width + r, *grad = grads + j * rows.width + r;
-      const Vec w = vexp2<kIsRough>(load(score) * factor - max);
+      const Vec w = weight_of<kIsRough>(load(score), max, factor);
       if constexpr (kHasDropout) {
         store(score, keep(dropout, w, r, key + j));
         store(grad, w * (keep(dropout, load(grad), r, key + j) * dropout.inverse_keep - delta));
@@ -163,7 +163,8 @@ static void bwd_block(const BwdPlan& plan, const BwdTask& task, const BwdSpace<k
                             space.scores, width);
   product<Into::kOverwrite>(tile_keys, width, depth, Left{space.v + at * row, row, 1}, space.g_lanes, width,
                             space.grads, width);
-  const float factor = finish_scores(rows, key, keys, space.scores, space.slope);
+  finish_scores(rows, key, keys, space.scores, space.slope);
+  const float factor = score_factor(rows.p) * kLog2E;
   const auto elementwise = dropout.is_on ? weights_and_grads<kForm != Form::kFloat, true>
                                          : weights_and_grads<kForm != Form::kFloat, false>;
   elementwise(rows, stats, dropout, key, keys, factor, space.scores, space.grads);

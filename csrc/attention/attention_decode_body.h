@@ -51,7 +51,7 @@ struct DecodeRow {
       bias = b * p.bias_stride[0] + head * p.bias_stride[1] + query * p.bias_stride[2];
     }
     if (p.alibi_slopes != nullptr) {
-      slope = kLog2E * p.alibi_slopes[b * p.alibi_stride[0] + head * p.alibi_stride[1]];
+      slope = p.alibi_slopes[b * p.alibi_stride[0] + head * p.alibi_stride[1]];
     }
     this->level = level;
   }
@@ -60,7 +60,7 @@ struct DecodeRow {
   float slope = 0.0f;
 };
 
-// The bias of `count` keys from `key` on, times log2(e).
+// The bias of `count` keys from `key` on.
 PI_INLINE Vec decode_bias(const AttentionParams& p, const DecodeRow& row, int64_t key, int count) {
   Vec bias{};
   for (int i = 0; i < count; ++i) {
@@ -69,13 +69,12 @@ PI_INLINE Vec decode_bias(const AttentionParams& p, const DecodeRow& row, int64_
               : static_cast<const uint8_t*>(p.bias)[at] ? 0.0f
                                                         : -__builtin_inff();
   }
-  return bias * kLog2E;
+  return bias;
 }
 
-// From products to scores times log2(e); -infinity for keys that the query does not see.
+// From products to scores; -infinity for keys that the query does not see.
 PI_INLINE Vec decode_scores(const AttentionParams& p, const DecodeRow& row, Vec product, int64_t key) {
-  Vec score = p.softcap > 0.0f ? vtanh(product * (p.scale / p.softcap)) * (p.softcap * kLog2E)
-                               : product * (p.scale * kLog2E);
+  Vec score = p.softcap > 0.0f ? vtanh(product * (p.scale / p.softcap)) * p.softcap : product * p.scale;
   const int count = static_cast<int>(std::min<int64_t>(kLanes, row.seen.end - key));
   if (p.bias != nullptr) score += decode_bias(p, row, key, count);
   IntVec lane;
@@ -126,10 +125,10 @@ static void decode_block(const AttentionParams& p, const DecodeRow& row, const f
     most = vmax(most, score);
   }
   const float top = std::max(partial[0], reduce_max(most));
-  const float fade = vexp2<false>(splat(partial[0] - top))[0];
+  const float fade = vexp2<false>(splat((partial[0] - top) * kLog2E))[0];
   Vec total{};
   for (int64_t j = first; j < local.end; j += kLanes) {
-    const Vec weight = vexp2<false>(load(scores + j) - top);
+    const Vec weight = vexp2<false>((load(scores + j) - top) * kLog2E);
     store(scores + j, weight);
     total += weight;
   }
@@ -152,7 +151,7 @@ static void end_row(const AttentionParams& p, const Sequence& seq, int64_t b, co
   const int64_t size = element_size(p.dtype), at = q_offset(p, seq, b, row.query, row.head);
   convert_from_float(p.dtype, o, static_cast<char*>(p.o) + size * at, p.head_dim);
   p.lse[stats_offset(p, seq, b, row.query, row.head)] =
-      sum == 0.0f ? -__builtin_inff() : partial[0] * kLn2 + std::log(sum);
+      sum == 0.0f ? -__builtin_inff() : partial[0] + std::log(sum);
 }
 
 // The keys of one split for all queries that share a key-value head. `partials`: where their results go; null
@@ -209,7 +208,8 @@ static void decode_combine(const AttentionParams& p, int64_t b, int64_t kv_head,
     for (int64_t s = 1; s < splits; ++s) {
       const float* part = partials + (s * rows + r) * stride;
       const float top = std::max(whole[0], part[0]);
-      const float keep = vexp2<false>(splat(whole[0] - top))[0], add = vexp2<false>(splat(part[0] - top))[0];
+      const float keep = vexp2<false>(splat((whole[0] - top) * kLog2E))[0],
+                  add = vexp2<false>(splat((part[0] - top) * kLog2E))[0];
       whole[0] = top;
       whole[1] = whole[1] * keep + part[1] * add;
       for (int64_t d = kDecodeHead; d < kDecodeHead + dim; d += kLanes) {

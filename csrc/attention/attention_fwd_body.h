@@ -57,13 +57,13 @@ static void softmax_block(const PanelRows& rows, const Dropout& dropout, int64_t
       other = vmax(other, load(scores + (j + 1) * width + r));
     }
     if (j < keys) most = vmax(most, load(scores + j * width + r));
-    const Vec old = load(state->max + r), top = vmax(old, vmax(most, other) * factor);
-    const Vec fade = vexp2<kIsRough>(old - top);
+    const Vec old = load(state->max + r), top = vmax(old, vmax(most, other));
+    const Vec fade = vexp2<kIsRough>((old - top) * factor);
     store(state->max + r, top);
     store(decay + r, fade);
     Vec total[2] = {};
     const auto weight = [&](int64_t at, Vec* sum) __attribute__((always_inline)) {
-      const Vec w = vexp2<kIsRough>(load(scores + at * width + r) * factor - top);
+      const Vec w = weight_of<kIsRough>(load(scores + at * width + r), top, factor);
       *sum += w;
       return kHasDropout ? keep(dropout, w, r, key + at) : w;
     };
@@ -106,7 +106,8 @@ static void fwd_block(const FwdPlan& plan, const FwdSpace<kForm>& space, const P
   product<Into::kOverwrite>(kUsesTiles ? round_up(keys, 16) : keys, width, depth,
                             LeftMatrix<Packed<kForm>>{space.k + at * dim / kCount, dim / kCount, 1},
                             space.q + panel * dim * kPanel / kCount, width, space.scores, width);
-  const float factor = finish_scores(rows, key, keys, space.scores);
+  finish_scores(rows, key, keys, space.scores);
+  const float factor = score_factor(rows.p) * kLog2E;
   alignas(64) float decay[kPanel];
   auto* state = space.state + panel;
   if (dropout.is_on) {
@@ -155,7 +156,7 @@ static void end_panel(const FwdPlan& plan, const FwdSpace<kForm>& space, const P
     factor[r] = sum == 0.0f ? 0.0f : inverse_keep / sum;  // not "> 0": a NaN stays one
     if (r >= rows.count) continue;
     p.stats[at + r] = {state->max[r], sum};
-    p.lse[at + r] = sum == 0.0f ? -__builtin_inff() : state->max[r] * kLn2 + std::log(sum);
+    p.lse[at + r] = sum == 0.0f ? -__builtin_inff() : state->max[r] * score_factor(p) + std::log(sum);
   }
   const int64_t size = element_size(p.dtype);
   char* to = static_cast<char*>(p.o) + size * q_offset(p, rows.seq, rows.b, rows.first, rows.head);

@@ -17,7 +17,6 @@ constexpr int64_t kWideKeyBlock =
     128;  // the same, forward in bfloat16: sums stay longer in registers and tiles
 constexpr int64_t kMostLanes = 16;
 constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
 // Running maxima start here, and hidden scores are -infinity: exp2 of their difference is 0, never a NaN. So
 // a score below this counts as hidden too.
 constexpr float kLowestMax = -1e29f;
@@ -72,6 +71,9 @@ inline bool all_visible(const AttentionParams& p, const Sequence& s, Range queri
 inline bool is_plain(const AttentionParams& p) {
   return p.softcap == 0.0f && p.bias == nullptr && p.alibi_slopes == nullptr && p.scale > 0.0f;
 }
+
+// What is still missing to make what the kernels keep scores: plain ones are the bare products.
+inline float score_factor(const AttentionParams& p) { return is_plain(p) ? p.scale : 1.0f; }
 
 // head_dim as it is stored in packed blocks: whole vectors, and for bfloat16 whole tiles of 32.
 inline int64_t padded_dim(const AttentionParams& p) {

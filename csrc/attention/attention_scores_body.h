@@ -39,14 +39,14 @@ PI_INLINE float bias_at(const AttentionParams& p, int64_t at) {
   return static_cast<const float*>(p.bias)[at];
 }
 
-// Adds log2(e) * bias to scores [key][lane] of the keys [key, key + keys).
+// Adds the bias to scores [key][lane] of the keys [key, key + keys).
 static void add_bias(const PanelRows& rows, int64_t key, int64_t keys, float* scores) {
   const AttentionParams& p = rows.p;
   const int64_t* stride = p.bias_stride;
   const int64_t base = rows.b * stride[0] + rows.head * stride[1] + rows.first * stride[2] + key * stride[3];
   if (stride[2] == 0) {  // one number for all queries
     for (int64_t j = 0; j < keys; ++j) {
-      const Vec bias = splat(bias_at(p, base + j * stride[3]) * kLog2E);
+      const Vec bias = splat(bias_at(p, base + j * stride[3]));
       float* s = scores + j * rows.width;
       for (int64_t r = 0; r < rows.width; r += kLanes) store(s + r, load(s + r) + bias);
     }
@@ -59,7 +59,7 @@ static void add_bias(const PanelRows& rows, int64_t key, int64_t keys, float* sc
       for (int i = 0; i < kLanes; ++i) {
         // Lanes without a query repeat the last one: nothing outside the array is read.
         const int64_t row = base + std::min<int64_t>(r + i, rows.count - 1) * stride[2];
-        tile[i] = (stride[3] == 0 ? splat(bias_at(p, row)) : load_bias(p, row + j, count)) * kLog2E;
+        tile[i] = stride[3] == 0 ? splat(bias_at(p, row)) : load_bias(p, row + j, count);
       }
       transpose(tile);
       for (int i = 0; i < count; ++i) {
@@ -92,25 +92,24 @@ static void apply_window(const PanelRows& rows, int64_t key, int64_t keys, float
   }
 }
 
-// Softcap, bias and slopes. Turns products into scores times log2(e). `slope` gets the derivative of the
+// Softcap, bias and slopes. Turns products into scores. `slope` gets the derivative of the
 // score with respect to scale * product if it is not null.
 static void apply_options(const PanelRows& rows, int64_t key, int64_t keys, float* scores, float* slope) {
   const AttentionParams& p = rows.p;
   const int64_t total = keys * rows.width;
   if (p.softcap > 0.0f) {
-    const float inner = p.scale / p.softcap, outer = p.softcap * kLog2E;
+    const float inner = p.scale / p.softcap, outer = p.softcap;
     for (int64_t e = 0; e < total; e += kLanes) {
       const Vec t = vtanh(load(scores + e) * inner);
       if (slope != nullptr) store(slope + e, 1.0f - t * t);
       store(scores + e, t * outer);
     }
   } else {
-    const float factor = p.scale * kLog2E;
-    for (int64_t e = 0; e < total; e += kLanes) store(scores + e, load(scores + e) * factor);
+    for (int64_t e = 0; e < total; e += kLanes) store(scores + e, load(scores + e) * p.scale);
   }
   if (p.bias != nullptr) add_bias(rows, key, keys, scores);
   if (p.alibi_slopes != nullptr) {
-    const float alibi = kLog2E * p.alibi_slopes[rows.b * p.alibi_stride[0] + rows.head * p.alibi_stride[1]];
+    const float alibi = p.alibi_slopes[rows.b * p.alibi_stride[0] + rows.head * p.alibi_stride[1]];
     for (int64_t j = 0; j < keys; ++j) {
       const int level = static_cast<int>(key + j - rows.first - rows.seq.offset);
       float* s = scores + j * rows.width;
@@ -122,17 +121,27 @@ static void apply_options(const PanelRows& rows, int64_t key, int64_t keys, floa
   }
 }
 
-// Everything between the product and the exponential; returns the factor that is still missing to make the
-// scores multiples of log2(e).
-PI_INLINE float finish_scores(const PanelRows& rows, int64_t key, int64_t keys, float* scores,
-                              float* slope = nullptr) {
+// Everything between the product and the exponential.
+PI_INLINE void finish_scores(const PanelRows& rows, int64_t key, int64_t keys, float* scores,
+                             float* slope = nullptr) {
   const AttentionParams& p = rows.p;
   const bool plain = is_plain(p);
   if (!plain) apply_options(rows, key, keys, scores, slope);
   if (!all_visible(p, rows.seq, {rows.first, rows.first + rows.count}, {key, key + keys})) {
     apply_window(rows, key, keys, scores);
   }
-  return plain ? p.scale * kLog2E : 1.0f;
+}
+
+// The weight of a score: 2^(factor * (score - max)), which is 1 for the largest. Not of scores that were
+// multiplied by the factor before: large ones would be rounded, and every one differently. A multiply-add
+// rounds only factor * max, which is common to the whole row.
+template <bool kIsRough>
+PI_INLINE Vec weight_of(Vec score, Vec max, float factor) {
+#if PI_LANES > 4 || defined(__aarch64__)
+  return vexp2<kIsRough>(score * factor - max * factor);
+#else
+  return vexp2<kIsRough>((score - max) * factor);
+#endif
 }
 
 // The weights that dropout keeps in a panel.

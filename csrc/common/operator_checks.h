@@ -62,9 +62,9 @@ inline void fill_zero(Tensor* tensor) {
 
 // Scratch memory for a kernel, to be kept as long as that runs.
 template <class Params>
-Tensor allocate_workspace(int64_t bytes, Params* p) {
+Tensor allocate_workspace(int64_t bytes, Params* p, const paddle::Place& place = paddle::CPUPlace()) {
   constexpr int64_t kAlignment = 64;
-  Tensor workspace = paddle::empty({bytes + kAlignment}, paddle::DataType::UINT8, paddle::CPUPlace());
+  Tensor workspace = paddle::empty({bytes + kAlignment}, paddle::DataType::UINT8, place);
   const auto address = reinterpret_cast<uintptr_t>(workspace.data());
   p->workspace = reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
   return workspace;

@@ -4,8 +4,9 @@
 //
 // No include guard: see common/foreach_target.h. Vectors run along n; A is read one element at a time, so it
 // may have any strides. Elements are floats, or pairs of bfloat16 in 32 bits that are neighbours along k
-// (then k and strides count pairs). Every number of the result is one chain of multiply-adds in the order of
-// k, whatever the block sizes. n is a multiple of the vector length.
+// (then k and strides count pairs). Every number of the product is one chain of multiply-adds in the order of
+// k, whatever the block sizes, and is then added to C: a sum over many products is one of partial sums, whose
+// rounding error grows with the root of their number, not of all terms. n is a multiple of the vector length.
 
 #include "common/simd_body.h"
 
@@ -39,19 +40,7 @@ struct LeftMatrix {
 template <int kRows, int kVecs, Into kInto, class Element>
 PI_INLINE void product_tile(LeftMatrix<Element> a, const Element* b, int64_t b_stride, float* c,
                             int64_t c_stride, int64_t depth, const float* factor) {
-  Vec sum[kRows][kVecs];
-#pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) {
-      if constexpr (kInto == Into::kOverwrite) {
-        sum[r][v] = Vec{};
-      } else {
-        sum[r][v] = load(c + r * c_stride + v * kLanes);
-        if constexpr (kInto == Into::kScale) sum[r][v] *= load(factor + v * kLanes);
-      }
-    }
-  }
+  Vec sum[kRows][kVecs] = {};
   for (int64_t k = 0; k < depth; ++k) {
     decltype(load_b(b)) row[kVecs];
 #pragma GCC unroll 4
@@ -68,7 +57,12 @@ PI_INLINE void product_tile(LeftMatrix<Element> a, const Element* b, int64_t b_s
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) store(c + r * c_stride + v * kLanes, sum[r][v]);
+    for (int v = 0; v < kVecs; ++v) {
+      float* to = c + r * c_stride + v * kLanes;
+      if constexpr (kInto == Into::kAdd) sum[r][v] += load(to);
+      if constexpr (kInto == Into::kScale) sum[r][v] += load(to) * load(factor + v * kLanes);
+      store(to, sum[r][v]);
+    }
   }
 }
 

@@ -107,7 +107,7 @@ __global__ void finish_rows(LinearCrossEntropyParams p, Chunk chunk, const Slice
   const int64_t i = thread_number();
   if (i >= chunk.rows) return;
   const int64_t row = chunk.first + i, slices = slice_count(p.classes);
-  RowStats stats = {0.0f, 0.0f, 0.0f};
+  RowStats stats = {};
   double loss = 0.0;
   if (p.label[row] != p.ignore_index) {
     SliceState all = {0.0, 0.0, kMinusHuge};
@@ -120,7 +120,9 @@ __global__ void finish_rows(LinearCrossEntropyParams p, Chunk chunk, const Slice
     double scale = p.token_weight ? p.token_weight[row] : 1.0;
     if (p.reduction == Reduction::kMean)
       scale = totals->row_weights == 0.0 ? 0.0 : scale / totals->row_weights;
-    stats = {all.max, static_cast<float>(log(all.sum)), static_cast<float>(scale)};
+    stats.max = all.max;
+    stats.log_sum = static_cast<float>(log(all.sum));
+    stats.scale = static_cast<float>(scale);
     loss = stats.scale * row_loss(p, row, all, totals->class_weights);
   }
   p.stats[row] = stats;

@@ -1,24 +1,19 @@
-// What one thread does with a few rows and one block of classes. No include guard: see
+// What one thread does with the logits of a few rows and one block of classes. No include guard: see
 // common/foreach_target.h.
 
-#include "common/matmul_body.h"
+#include "common/simd_body.h"
+// Needs vectors.
+#include "common/bfloat16_body.h"
 
-PI_INLINE void add_bias_and_cap(float* z, const ClassBlock& block, float softcap) {
-  const float inverse = softcap > 0.0f ? 1.0f / softcap : 0.0f;
+// Products to logits. Padding gets a logit that counts for nothing.
+static void finish_logits(const LinearCrossEntropyParams& p, const ClassBlock& block, float* z) {
+  const float inverse = p.softcap > 0.0f ? 1.0f / p.softcap : 0.0f;
   for (int64_t c = 0; c < block.padded; c += kLanes) {
     Vec v = load(z + c) + load(block.bias + c);
-    if (softcap > 0.0f) v = softcap * vtanh(v * inverse);
+    if (p.softcap > 0.0f) v = p.softcap * vtanh(v * inverse);
     store(z + c, v);
   }
   for (int64_t c = block.count; c < block.padded; ++c) z[c] = kMinusHuge;
-}
-
-static void logits_of(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row, int64_t rows,
-                      float* z) {
-  const MatrixA hidden{p.hidden + row * p.hidden_size, p.hidden_size, 1};
-  matmul(rows, block.padded, p.hidden_size, hidden, MatrixB{block.logits_panels, 0, true}, z, block.padded,
-         false);
-  for (int64_t r = 0; r < rows; ++r) add_bias_and_cap(z + r * block.padded, block, p.softcap);
 }
 
 // Folds one block of logits into the running maximum, sum of exponentials and weighted sum of one row.
@@ -43,79 +38,213 @@ static void fold_row(const LinearCrossEntropyParams& p, const ClassBlock& block,
   }
 }
 
-static void forward_rows(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
-                         int64_t rows, float* z, RowState* state) {
-  logits_of(p, block, row, rows, z);
+// log(1 + e^x).
+PI_INLINE Vec softplus(Vec x) {
+  const Vec small = vexp(x < 0.0f ? x : -x);
+  // log(1 + small), with small in (0, 1]: log1p as 2 atanh(s / (2 + s)).
+  const Vec s = small / (small + 2.0f), q = s * s;
+  Vec r = splat(1.0f / 13.0f) * q + 1.0f / 11.0f;
+  r = r * q + 1.0f / 9.0f;
+  r = r * q + 1.0f / 7.0f;
+  r = r * q + 1.0f / 5.0f;
+  r = r * q + 1.0f / 3.0f;
+  const Vec log_one_plus = 2.0f * (s + s * q * r);
+  return (x > 0.0f ? x : Vec{}) + log_one_plus;
+}
+
+// Adds the losses of one block of classes of one row; `each`, if not null, gets them times `scale`.
+static void fold_binary(const ClassBlock& block, const float* target, float scale, const float* z,
+                        float* each, RowState* state) {
+  for (int64_t c = 0; c < block.count; c += kLanes) {
+    const int count = static_cast<int>(std::min<int64_t>(kLanes, block.count - c));
+    const Vec logit = load_partial_or_whole(z + c, count), t = load_partial_or_whole(target + c, count);
+    const Vec loss = load(block.class_weight + c) * t * softplus(-logit) + (1.0f - t) * softplus(logit);
+    if (each != nullptr) store_partial_or_whole(each + c, loss * scale, count);
+    Vec counted = loss;
+    for (int i = count; i < kLanes; ++i) counted[i] = 0.0f;
+    state->sum += reduce_add(counted);
+  }
+}
+
+static void fold_rows(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row, int64_t rows,
+                      float* z, int64_t z_stride, RowState* states) {
   for (int64_t r = 0; r < rows; ++r) {
-    if (p.label[row + r] == p.ignore_index) continue;
-    fold_row(p, block, p.label[row + r], z + r * block.padded, state + r);
-  }
-}
-
-// Turns one row of logits into the gradient with respect to them, before softcap.
-static void logit_gradient(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
-                           double all_class_weights, float* z) {
-  const RowStats& stats = p.stats[row];
-  const float grad = stats.scale * p.grad_loss[p.reduction == Reduction::kNone ? row : 0];
-  const int64_t label = p.label[row];
-  if (label == p.ignore_index || grad == 0.0f) {
-    for (int64_t c = 0; c < block.padded; c += kLanes) store(z + c, Vec{});
-    return;
-  }
-  const double spread = p.label_smoothing / static_cast<double>(p.classes);
-  const double on_target = (1.0 - p.label_smoothing) * (p.class_weight ? p.class_weight[label] : 1.0f);
-  const double lse = static_cast<double>(stats.max) + stats.log_sum;
-  const float of_probability =
-      static_cast<float>(grad * (on_target + spread * all_class_weights + 2.0 * p.z_loss * lse));
-  const float of_weight = static_cast<float>(grad * spread);
-  const float of_target = static_cast<float>(grad * on_target);
-  const float inverse = p.softcap > 0.0f ? 1.0f / p.softcap : 0.0f;
-  const int64_t target = label >= block.first && label < block.first + block.count ? label - block.first : -1;
-  const float capped = target >= 0 ? z[target] * inverse : 0.0f;
-  for (int64_t c = 0; c < block.padded; c += kLanes) {
-    const Vec logit = load(z + c);
-    Vec g = of_probability * vexp((logit - stats.max) - stats.log_sum);
-    if (of_weight != 0.0f) g -= of_weight * load(block.class_weight + c);
-    if (p.softcap > 0.0f) g *= 1.0f - (logit * inverse) * (logit * inverse);
-    store(z + c, g);
-  }
-  if (target >= 0) z[target] -= of_target * (1.0f - capped * capped);
-}
-
-// z: [rows, block.padded], becomes the gradient of the logits; grad_hidden gets this block's share.
-static void backward_rows(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
-                          int64_t rows, double all_class_weights, float* z) {
-  logits_of(p, block, row, rows, z);
-  for (int64_t r = 0; r < rows; ++r) {
-    logit_gradient(p, block, row + r, all_class_weights, z + r * block.padded);
-  }
-  matmul(rows, p.hidden_size, block.count, MatrixA{z, block.padded, 1}, MatrixB{block.hidden_panels, 0, true},
-         p.grad_hidden + row * p.hidden_size, p.hidden_size, block.first > 0);
-}
-
-// Adds the share of `rows` rows to the weight gradient of one block of classes, features [feature,
-// +features).
-static void weight_gradient(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
-                            int64_t rows, int64_t feature, int64_t features, const float* z,
-                            bool accumulate) {
-  // With few classes each element of hidden is used a few times only: take few rows at a time, so that they
-  // are read along. Otherwise more: the sums in memory are read and written once a step.
-  const int64_t step = block.count <= kFewClasses ? kRowBlock : kRowGroup / 4;
-  float* to = p.grad_weight + block.first * p.weight_class_stride + feature * p.weight_feature_stride;
-  for (int64_t r = 0; r < rows; r += step) {
-    const int64_t depth = rows - r < step ? rows - r : step;
-    const float* hidden = p.hidden + (row + r) * p.hidden_size + feature;
-    const float* dz = z + r * block.padded;
-    const bool add = accumulate || r > 0;
-    if (p.weight_feature_stride == 1) {  // [classes, features]: rows of the product are classes
-      matmul(block.count, features, depth, MatrixA{dz, 1, block.padded},
-             MatrixB{hidden, p.hidden_size, false}, to, p.weight_class_stride, add);
-    } else {
-      matmul(features, block.count, depth, MatrixA{hidden, 1, p.hidden_size}, MatrixB{dz, block.padded, true},
-             to, p.weight_feature_stride, add);
+    float* logits = z + r * z_stride;
+    finish_logits(p, block, logits);
+    if (states == nullptr) continue;
+    const int64_t i = row + r;
+    if (p.kind == HeadLoss::kBinary) {
+      const int64_t at = i * p.classes + block.first;
+      float* each = p.reduction == Reduction::kNone ? p.loss + at : nullptr;
+      fold_binary(block, p.target + at, p.stats[i].scale, logits, each, states + r);
+    } else if (p.label[i] != p.ignore_index) {
+      fold_row(p, block, p.label[i], logits, states + r);
     }
   }
 }
 
-static const TargetTable kTable{kLanes,       kPanelWidth,   pack_panel,
-                                forward_rows, backward_rows, weight_gradient};
+// How a row's gradient is made of its probabilities.
+struct RowGradient {
+  float of_probability, of_target, of_weight;
+};
+
+static RowGradient row_gradient(const LinearCrossEntropyParams& p, int64_t row, float grad,
+                                double all_weights) {
+  const RowStats& stats = p.stats[row];
+  const double weight = p.class_weight ? p.class_weight[p.label[row]] : 1.0f;
+  if (p.kind == HeadLoss::kFocal) {
+    // d/dz of -(1 - p)^g log p, over p_c - [c = y].
+    const double log_p = stats.log_prob, rest = -std::expm1(log_p), g = p.focal_gamma;
+    const double factor =
+        std::pow(rest, g) -
+        (g == 0.0 || rest == 0.0 ? 0.0 : g * std::exp(log_p) * log_p * std::pow(rest, g - 1.0));
+    const float both = static_cast<float>(grad * weight * factor);
+    return {both, both, 0.0f};
+  }
+  const double spread = p.label_smoothing / static_cast<double>(p.classes);
+  const double on_target = (1.0 - p.label_smoothing) * weight;
+  const double lse = static_cast<double>(stats.max) + stats.log_sum;
+  return {static_cast<float>(grad * (on_target + spread * all_weights + 2.0 * p.z_loss * lse)),
+          static_cast<float>(grad * on_target), static_cast<float>(grad * spread)};
+}
+
+// Turns one row of logits into the gradient with respect to them, before softcap.
+static void logit_gradient(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
+                           double all_weights, float* z) {
+  const RowStats& stats = p.stats[row];
+  const bool each_has_its_own = p.grad_loss != nullptr && p.reduction == Reduction::kNone;
+  const float grad =
+      p.grad_loss == nullptr ? stats.scale : stats.scale * p.grad_loss[each_has_its_own ? row : 0];
+  if (p.label[row] == p.ignore_index || grad == 0.0f) {
+    for (int64_t c = 0; c < block.padded; c += kLanes) store(z + c, Vec{});
+    return;
+  }
+  const RowGradient of = row_gradient(p, row, grad, all_weights);
+  const float inverse = p.softcap > 0.0f ? 1.0f / p.softcap : 0.0f;
+  const int64_t label = p.label[row];
+  const int64_t target = label >= block.first && label < block.first + block.count ? label - block.first : -1;
+  const float capped = target >= 0 ? z[target] * inverse : 0.0f;
+  const float of_exponential = of.of_probability * stats.inverse_sum;
+  for (int64_t c = 0; c < block.padded; c += kLanes) {
+    const Vec logit = load(z + c);
+    Vec g = of_exponential * vexp(logit - stats.max);
+    if (of.of_weight != 0.0f) g -= of.of_weight * load(block.class_weight + c);
+    if (p.softcap > 0.0f) g *= 1.0f - (logit * inverse) * (logit * inverse);
+    store(z + c, g);
+  }
+  if (target >= 0) z[target] -= of.of_target * (1.0f - capped * capped);
+}
+
+static void binary_gradient(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
+                            float* z) {
+  const int64_t at = row * p.classes + block.first;
+  const float* grads = p.grad_loss != nullptr && p.reduction == Reduction::kNone ? p.grad_loss + at : nullptr;
+  const float common =
+      p.stats[row].scale * (p.grad_loss != nullptr && grads == nullptr ? p.grad_loss[0] : 1.0f);
+  const float inverse = p.softcap > 0.0f ? 1.0f / p.softcap : 0.0f;
+  for (int64_t c = 0; c < block.count; c += kLanes) {
+    const int count = static_cast<int>(std::min<int64_t>(kLanes, block.count - c));
+    const Vec logit = load_partial_or_whole(z + c, count),
+              t = load_partial_or_whole(p.target + at + c, count);
+    const Vec positive = load(block.class_weight + c) * t;
+    const Vec e = vexp(logit < 0.0f ? logit : -logit),
+              sigmoid = (logit < 0.0f ? e : splat(1.0f)) / (1.0f + e);
+    Vec g = sigmoid * (positive + (1.0f - t)) - positive;
+    g *= grads != nullptr ? load_partial_or_whole(grads + c, count) * common : splat(common);
+    if (p.softcap > 0.0f) g *= 1.0f - (logit * inverse) * (logit * inverse);
+    store_partial_or_whole(z + c, g, count);
+  }
+}
+
+// Logits to gradients, in place; `bf16`, if not null, gets them rounded. Adds to `sums`, of the block, if
+// that is not null.
+static void gradient_rows(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
+                          int64_t rows, double all_weights, float* z, int64_t z_stride, uint16_t* bf16,
+                          double* sums) {
+  for (int64_t r = 0; r < rows; ++r) {
+    float* logits = z + r * z_stride;
+    if (p.kind == HeadLoss::kBinary) {
+      binary_gradient(p, block, row + r, logits);
+    } else {
+      logit_gradient(p, block, row + r, all_weights, logits);
+    }
+    if (bf16 != nullptr) round_array_to_bf16(logits, block.count, bf16 + r * z_stride);
+  }
+  if (sums == nullptr) return;
+  constexpr int64_t kStep = 64;  // so many are added in float32
+  for (int64_t c = 0; c < block.count; c += kLanes) {
+    const int count = static_cast<int>(std::min<int64_t>(kLanes, block.count - c));
+    for (int64_t first = 0; first < rows; first += kStep) {
+      Vec sum{};
+      for (int64_t r = first; r < std::min(rows, first + kStep); ++r) {
+        sum += load_partial_or_whole(z + r * z_stride + c, count);
+      }
+      for (int i = 0; i < count; ++i) sums[c + i] += sum[i];
+    }
+  }
+}
+
+// Few classes: vectors run along features, so that hidden is read once for the logits and once, from the
+// first-level cache, for both gradients. `weight`: [classes][padded features].
+
+PI_INLINE float sum_of_lanes(Vec v) {
+  alignas(64) float lane[kLanes];
+  store(lane, v);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+  }
+  return lane[0];
+}
+
+template <int kClasses>
+PI_INLINE void few_products(const LinearCrossEntropyParams& p, const float* hidden, const float* weight,
+                            int64_t stride, float* z) {
+  Vec sum[kClasses] = {};
+  int64_t d = 0;
+  for (; d + kLanes <= p.hidden_size; d += kLanes) {
+    const Vec h = load(hidden + d);
+    for (int c = 0; c < kClasses; ++c) sum[c] += h * load(weight + c * stride + d);
+  }
+  if (d < p.hidden_size) {
+    const Vec h = load_partial(hidden + d, static_cast<int>(p.hidden_size - d));
+    for (int c = 0; c < kClasses; ++c) sum[c] += h * load(weight + c * stride + d);
+  }
+  for (int c = 0; c < kClasses; ++c) z[c] = sum_of_lanes(sum[c]);
+}
+
+static void few_logits(const LinearCrossEntropyParams& p, int64_t row, int64_t rows, const float* weight,
+                       int64_t stride, float* z, int64_t z_stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* hidden = p.hidden + (row + r) * p.hidden_size;
+    float* to = z + r * z_stride;
+    int64_t c = 0;
+    for (; c + 4 <= p.classes; c += 4) few_products<4>(p, hidden, weight + c * stride, stride, to + c);
+    for (; c < p.classes; ++c) few_products<1>(p, hidden, weight + c * stride, stride, to + c);
+  }
+}
+
+// Adds to grad_weight [classes][padded features].
+static void few_gradients(const LinearCrossEntropyParams& p, int64_t row, int64_t rows, const float* weight,
+                          int64_t stride, const float* grads, int64_t grad_stride, float* grad_weight) {
+  for (int64_t d = 0; d < p.hidden_size; d += kLanes) {
+    const int count = static_cast<int>(std::min<int64_t>(kLanes, p.hidden_size - d));
+    for (int64_t r = 0; r < rows; ++r) {
+      Vec sum{};
+      for (int64_t c = 0; c < p.classes; ++c) {
+        sum += splat(grads[r * grad_stride + c]) * load(weight + c * stride + d);
+      }
+      store_partial_or_whole(p.grad_hidden + (row + r) * p.hidden_size + d, sum, count);
+    }
+    for (int64_t c = 0; c < p.classes; ++c) {
+      Vec sum{};
+      for (int64_t r = 0; r < rows; ++r) {
+        const Vec h = load_partial_or_whole(p.hidden + (row + r) * p.hidden_size + d, count);
+        sum += splat(grads[r * grad_stride + c]) * h;
+      }
+      float* to = grad_weight + c * stride + d;
+      store(to, load(to) + sum);
+    }
+  }
+}
+
+static const HeadKernel kKernel{fold_rows, gradient_rows, few_logits, few_gradients, round_array_to_bf16};

@@ -1,215 +1,433 @@
-// The CPU kernel: threads over rows, then over features; the arithmetic is in linear_cross_entropy_body.h.
+// Losses of a linear layer on the CPU: the arithmetic of rows is in linear_cross_entropy_body.h, matrix
+// products are those of common/gemm.h.
 //
-// Classes are taken in blocks. For each block every row's logits are computed, used and forgotten, so no
-// array of rows * classes exists. Every number is summed in an order that depends on the sizes only: the
-// result is the same bit for bit with any number of threads.
-//
-// OpenMP: only parallel regions with static schedules and barriers. Paddle's OpenMP runtime lacks the
-// functions that GCC calls for dynamic schedules.
+// Chunks of rows go through the head one after another, so no array of rows * classes exists. For each chunk:
+// logits, loss, gradients of logits (in place), then of hidden and of weight. Blocks depend on sizes only and
+// every number is summed in one order: the result is the same bit for bit with any number of threads.
 #include <cmath>
 #include <cstring>
+#include <utility>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "common/cpu_target.h"
-#include "common/flush_denormals.h"
-#include "linear_cross_entropy/linear_cross_entropy.h"
+#include "common/gemm.h"
+#include "common/task_threads.h"
+#include "linear_cross_entropy/linear_cross_entropy_plan.h"
 
 namespace paddle_infra {
 namespace {
 
-constexpr int64_t kClassBlock =
-    240;                             // a multiple of every panel width; logits of kRowBlock rows fit in 32 KB
-constexpr int64_t kRowBlock = 32;    // rows that one thread takes at a time
-constexpr int64_t kRowGroup = 512;   // rows whose logit gradients exist at the same time
-constexpr int64_t kFewClasses = 32;  // up to here a head is bound by memory, not by arithmetic
-constexpr int64_t kMaxLanes = 16;    // floats in the widest vector
-constexpr float kMinusHuge = -1e30f;  // exp() of it is 0, and unlike -infinity it never makes a NaN
-
-struct ClassBlock {
-  int64_t first, count, padded;
-  const float* logits_panels;  // weight as [features, classes], packed
-  const float* hidden_panels;  // weight as [classes, features], packed
-  const float* bias;           // [padded], 0 where there is none
-  const float* class_weight;   // [padded], 1 where there is none, 0 in the padding
-  double class_weight_sum;
-};
-
-struct RowState {
-  double sum, weighted;
-  float max, target;
-};
-
-struct TargetTable {
-  int64_t lanes, panel_width;
-  void (*pack_panel)(float* packed, const float* source, int64_t depth_stride, int64_t column_stride,
-                     int64_t depth, int64_t n, int64_t n0);
-  void (*forward_rows)(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row, int64_t rows,
-                       float* z, RowState* state);
-  void (*backward_rows)(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row, int64_t rows,
-                        double all_class_weights, float* z);
-  void (*weight_gradient)(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
-                          int64_t rows, int64_t feature, int64_t features, const float* z, bool accumulate);
+struct HeadKernel {
+  void (*fold)(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row, int64_t rows,
+               float* z, int64_t z_stride, RowState* states);
+  void (*gradient)(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row, int64_t rows,
+                   double all_weights, float* z, int64_t z_stride, uint16_t* bf16, double* sums);
+  void (*few_logits)(const LinearCrossEntropyParams& p, int64_t row, int64_t rows, const float* weight,
+                     int64_t stride, float* z, int64_t z_stride);
+  void (*few_gradients)(const LinearCrossEntropyParams& p, int64_t row, int64_t rows, const float* weight,
+                        int64_t stride, const float* grads, int64_t grad_stride, float* grad_weight);
+  void (*round)(const float* from, int64_t count, uint16_t* to);
 };
 
 #define PI_TARGET_BODY "linear_cross_entropy/linear_cross_entropy_body.h"
 #include "common/foreach_target.h"
 
-const TargetTable& target_table() {
+const HeadKernel& kernel() {
 #if defined(__x86_64__)
-  if (float_target() == CpuTarget::kAvx512) return avx512::kTable;
-  if (float_target() == CpuTarget::kAvx2) return avx2::kTable;
+  if (float_target() == CpuTarget::kAvx512) return avx512::kKernel;
+  if (float_target() == CpuTarget::kAvx2) return avx2::kKernel;
 #endif
-  return portable::kTable;
+  return portable::kKernel;
 }
 
-int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+const auto kNothing = [] {};
 
-// The scratch memory, cut into its arrays.
-struct Workspace {
-  explicit Workspace(const LinearCrossEntropyParams& p) {
-    const int64_t classes = round_up(min_of(p.classes, kClassBlock), kMaxLanes);
-    char* at = static_cast<char*>(p.workspace);
-    auto take = [&](int64_t bytes) {
-      char* start = at;
-      at += round_up(bytes, 64);
-      return start;
-    };
-    logits_panels = reinterpret_cast<float*>(take(4 * p.hidden_size * classes));
-    hidden_panels = reinterpret_cast<float*>(take(4 * round_up(p.hidden_size, kMaxLanes) * classes));
-    bias = reinterpret_cast<float*>(take(4 * classes));
-    class_weight = reinterpret_cast<float*>(take(4 * classes));
-    logits = reinterpret_cast<float*>(take(4 * classes * min_of(round_up(p.rows, kRowBlock), kRowGroup)));
-    states = reinterpret_cast<RowState*>(take(static_cast<int64_t>(sizeof(RowState)) * p.rows));
-    bytes = at - static_cast<char*>(p.workspace);
-  }
-
-  float *logits_panels, *hidden_panels, *bias, *class_weight, *logits;
-  RowState* states;
-  int64_t bytes;
-};
-
-double sum_of_class_weights(const LinearCrossEntropyParams& p) {
-  if (p.class_weight == nullptr) return static_cast<double>(p.classes);
-  double sum = 0.0;
-  for (int64_t c = 0; c < p.classes; ++c) sum += p.class_weight[c];
-  return sum;
+double class_weight_of(const LinearCrossEntropyParams& p, int64_t row) {
+  return p.class_weight != nullptr && p.kind != HeadLoss::kBinary ? p.class_weight[p.label[row]] : 1.0;
 }
 
-double class_weight_of(const LinearCrossEntropyParams& p, int64_t label) {
-  return p.class_weight ? p.class_weight[label] : 1.0;
+bool is_ignored(const LinearCrossEntropyParams& p, int64_t row) {
+  return p.kind != HeadLoss::kBinary && p.label[row] == p.ignore_index;
 }
 
-// Called by every thread of a team; ends with a barrier, after which all of them may read the block.
-ClassBlock prepare_block(const LinearCrossEntropyParams& p, const TargetTable& table, const Workspace& space,
-                         int64_t first, bool with_hidden_panels) {
-  const int64_t count = min_of(kClassBlock, p.classes - first);
-  const int64_t padded = round_up(count, table.lanes);
-  const float* weight = p.weight + first * p.weight_class_stride;
-#pragma omp for schedule(static) nowait
-  for (int64_t n0 = 0; n0 < count; n0 += table.panel_width) {
-    table.pack_panel(space.logits_panels, weight, p.weight_feature_stride, p.weight_class_stride,
-                     p.hidden_size, count, n0);
+bool all_ignored(const LinearCrossEntropyParams& p, int64_t row, int64_t rows) {
+  for (int64_t i = row; i < row + rows; ++i) {
+    if (!is_ignored(p, i)) return false;
   }
-  if (with_hidden_panels) {
-#pragma omp for schedule(static) nowait
-    for (int64_t n0 = 0; n0 < p.hidden_size; n0 += table.panel_width) {
-      table.pack_panel(space.hidden_panels, weight, p.weight_class_stride, p.weight_feature_stride, count,
-                       p.hidden_size, n0);
-    }
-  }
-#pragma omp single
-  for (int64_t c = 0; c < padded; ++c) {
-    space.bias[c] = c < count && p.bias ? p.bias[first + c] : 0.0f;
-    space.class_weight[c] = c >= count ? 0.0f : p.class_weight ? p.class_weight[first + c] : 1.0f;
-  }
-  double weight_sum = 0.0;
-  for (int64_t c = 0; c < count; ++c) weight_sum += space.class_weight[c];
-  return {first,     count, padded, space.logits_panels, space.hidden_panels, space.bias, space.class_weight,
-          weight_sum};
+  return true;
 }
 
 // scale_i of every row, and what mean divides by.
 void fill_scales(const LinearCrossEntropyParams& p) {
   double total = 0.0;
   for (int64_t i = 0; i < p.rows; ++i) {
-    const bool valid = p.label[i] != p.ignore_index;
     const float token = p.token_weight ? p.token_weight[i] : 1.0f;
-    p.stats[i].scale = valid ? token : 0.0f;
-    if (valid) total += token * class_weight_of(p, p.label[i]);
+    p.stats[i].scale = is_ignored(p, i) ? 0.0f : token;
+    if (!is_ignored(p, i)) total += token * class_weight_of(p, i);
   }
+  if (p.kind == HeadLoss::kBinary) total *= static_cast<double>(p.classes);
   if (p.reduction != Reduction::kMean) return;
   for (int64_t i = 0; i < p.rows; ++i) {
     p.stats[i].scale = total == 0.0 ? 0.0f : static_cast<float>(p.stats[i].scale / total);
   }
 }
 
-double row_loss(const LinearCrossEntropyParams& p, int64_t label, const RowState& state, double all_weights) {
-  const double log_sum = std::log(state.sum), max = state.max, lse = max + log_sum;
-  double loss = (1.0 - p.label_smoothing) * class_weight_of(p, label) * (log_sum - (state.target - max));
-  if (p.label_smoothing > 0.0f) {
-    const double spread = p.label_smoothing / static_cast<double>(p.classes);
-    loss += spread * (all_weights * log_sum - (state.weighted - max * all_weights));
+// One head on its way through the rows.
+class Head {
+ public:
+  explicit Head(const LinearCrossEntropyParams& p, bool wants_loss)
+      : p_(p), space_(p), wants_loss_(wants_loss), stride_(space_.classes) {
+    for (int64_t c = 0; c < space_.classes; ++c) {
+      const bool is_class = c < p.classes;
+      space_.bias[c] = is_class && p.bias ? p.bias[c] : 0.0f;
+      space_.class_weight[c] = !is_class ? 0.0f : p.class_weight ? p.class_weight[c] : 1.0f;
+      all_weights_ += space_.class_weight[c];
+    }
   }
-  return loss + p.z_loss * lse * lse;
-}
 
-void write_losses(const LinearCrossEntropyParams& p, const RowState* states) {
-  const double all_weights = sum_of_class_weights(p);
-  double total = 0.0;
-  for (int64_t i = 0; i < p.rows; ++i) {
-    const bool valid = p.label[i] != p.ignore_index;
-    const double loss = valid ? p.stats[i].scale * row_loss(p, p.label[i], states[i], all_weights) : 0.0;
-    p.stats[i].max = valid ? states[i].max : 0.0f;
-    p.stats[i].log_sum = valid ? static_cast<float>(std::log(states[i].sum)) : 0.0f;
-    if (p.reduction == Reduction::kNone) {
-      p.loss[i] = static_cast<float>(loss);
+  void run() {
+    if (has_gradients(p_) && p_.rows == 0) clear_gradients();
+    if (p_.rows > 0 && mode_of(p_) == HeadMode::kFew) {
+      run_few();
+    } else if (p_.rows > 0) {
+      run_chunks();
+    }
+    if (wants_loss_) sum_losses();
+  }
+
+ private:
+  const LinearCrossEntropyParams& p_;
+  const HeadSpace space_;
+  const bool wants_loss_;
+  const int64_t stride_;  // of logits
+  double all_weights_ = 0.0;
+
+  bool weight_is_vd() const { return p_.weight_feature_stride == 1; }
+
+  void clear_gradients() const {
+    std::memset(p_.grad_weight, 0, sizeof(float) * p_.classes * p_.hidden_size);
+    if (p_.grad_bias != nullptr) std::memset(p_.grad_bias, 0, sizeof(float) * p_.classes);
+  }
+
+  void sum_losses() const {
+    if (p_.reduction == Reduction::kNone) return;
+    double total = 0.0;
+    for (int64_t i = 0; i < p_.rows; ++i) total += space_.losses[i];
+    p_.loss[0] = static_cast<float>(total);
+  }
+
+  ClassBlock block_of(int64_t first, int64_t count) const {
+    ClassBlock block{first, count, round_up(count, kWidest), space_.bias + first, space_.class_weight + first,
+                     0.0};
+    for (int64_t c = 0; c < count; ++c) block.class_weight_sum += block.class_weight[c];
+    return block;
+  }
+
+  static void begin(RowState* states, int64_t rows) {
+    for (int64_t r = 0; r < rows; ++r) states[r] = {0.0, 0.0, kMinusHuge, 0.0f};
+  }
+
+  // Writes what is known of a row when all of its classes are folded.
+  void finish_row(int64_t i, const RowState& state) const {
+    RowStats& stats = p_.stats[i];
+    if (p_.kind == HeadLoss::kBinary) {
+      stats.max = stats.log_sum = stats.log_prob = stats.inverse_sum = 0.0f;
+      space_.losses[i] = stats.scale * state.sum;
+      return;
+    }
+    const bool ignored = is_ignored(p_, i);
+    const double log_sum = std::log(state.sum), max = state.max;
+    const double log_prob = state.target - max - log_sum;
+    stats.max = ignored ? 0.0f : state.max;
+    stats.log_sum = ignored ? 0.0f : static_cast<float>(log_sum);
+    stats.log_prob = ignored ? 0.0f : static_cast<float>(log_prob);
+    stats.inverse_sum = ignored ? 0.0f : static_cast<float>(1.0 / state.sum);
+    const double loss = ignored ? 0.0 : stats.scale * row_loss(i, state, log_sum, log_prob);
+    space_.losses[i] = loss;
+    if (p_.reduction == Reduction::kNone) p_.loss[i] = static_cast<float>(loss);
+  }
+
+  double row_loss(int64_t i, const RowState& state, double log_sum, double log_prob) const {
+    const double weight = class_weight_of(p_, i), max = state.max, lse = max + log_sum;
+    if (p_.kind == HeadLoss::kFocal) {
+      return -weight * std::pow(-std::expm1(log_prob), static_cast<double>(p_.focal_gamma)) * log_prob;
+    }
+    double loss = (1.0 - p_.label_smoothing) * weight * -log_prob;
+    if (p_.label_smoothing > 0.0f) {
+      const double spread = p_.label_smoothing / static_cast<double>(p_.classes);
+      loss += spread * (all_weights_ * log_sum - (state.weighted - max * all_weights_));
+    }
+    return loss + p_.z_loss * lse * lse;
+  }
+
+  // Few classes.
+
+  void run_few() const {
+    const int64_t group = few_group_rows(p_), features = space_.features;
+    for (int64_t c = 0; c < p_.classes; ++c) {
+      for (int64_t d = 0; d < features; ++d) {
+        space_.weight[c * features + d] =
+            d < p_.hidden_size ? p_.weight[c * p_.weight_class_stride + d * p_.weight_feature_stride] : 0.0f;
+      }
+    }
+    const auto task = [&](int64_t index, int) {
+      run_few_rows(index, index * group, std::min(p_.rows, (index + 1) * group));
+    };
+    run_tasks(p_.threads, space_.groups, kNothing, task, kNothing);
+    if (has_gradients(p_)) add_few_gradients();
+  }
+
+  void run_few_rows(int64_t group, int64_t begin_row, int64_t end_row) const {
+    const ClassBlock block = block_of(0, p_.classes);
+    float* grad_weight = space_.partial_weight + group * p_.classes * space_.features;
+    double* grad_bias = space_.partial_bias + group * stride_;
+    std::memset(grad_weight, 0, sizeof(float) * p_.classes * space_.features);
+    std::memset(grad_bias, 0, sizeof(double) * stride_);
+    alignas(64) float z[kFewRowBlock * kFewClasses];
+    RowState states[kFewRowBlock];
+    for (int64_t row = begin_row; row < end_row; row += kFewRowBlock) {
+      const int64_t rows = std::min(kFewRowBlock, end_row - row);
+      kernel().few_logits(p_, row, rows, space_.weight, space_.features, z, stride_);
+      begin(states, rows);
+      kernel().fold(p_, block, row, rows, z, stride_, wants_loss_ ? states : nullptr);
+      for (int64_t r = 0; wants_loss_ && r < rows; ++r) finish_row(row + r, states[r]);
+      if (!has_gradients(p_)) continue;
+      kernel().gradient(p_, block, row, rows, all_weights_, z, stride_, nullptr, grad_bias);
+      kernel().few_gradients(p_, row, rows, space_.weight, space_.features, z, stride_, grad_weight);
+    }
+  }
+
+  void add_few_gradients() const {
+    for (int64_t c = 0; c < p_.classes; ++c) {
+      double bias = 0.0;
+      for (int64_t g = 0; g < space_.groups; ++g) bias += space_.partial_bias[g * stride_ + c];
+      if (p_.grad_bias != nullptr) p_.grad_bias[c] = static_cast<float>(bias);
+      for (int64_t d = 0; d < p_.hidden_size; ++d) {
+        float sum = 0.0f;
+        for (int64_t g = 0; g < space_.groups; ++g) {
+          sum += space_.partial_weight[(g * p_.classes + c) * space_.features + d];
+        }
+        p_.grad_weight[c * p_.weight_class_stride + d * p_.weight_feature_stride] = sum;
+      }
+    }
+  }
+
+  // More classes.
+
+  void run_chunks() const {
+    const bool by_rows = mode_of(p_) == HeadMode::kRows;
+    std::memset(space_.bias_sums, 0, sizeof(double) * stride_);
+    if (is_medium(p_) && by_rows) round(p_.weight, p_.classes * p_.hidden_size, space_.weight_bf16);
+    for (int64_t first = 0; first < p_.rows; first += space_.rows) {
+      const int64_t rows = std::min(space_.rows, p_.rows - first);
+      if (is_medium(p_)) round(p_.hidden + first * p_.hidden_size, rows * p_.hidden_size, space_.hidden_bf16);
+      by_rows ? run_chunk_by_rows(first, rows) : run_chunk_by_columns(first, rows);
+    }
+    if (p_.grad_bias == nullptr) return;
+    for (int64_t c = 0; c < p_.classes; ++c) p_.grad_bias[c] = static_cast<float>(space_.bias_sums[c]);
+  }
+
+  void round(const float* from, int64_t count, uint16_t* to) const {
+    constexpr int64_t kStep = 1 << 15;
+    const auto task = [&](int64_t index, int) {
+      kernel().round(from + index * kStep, std::min(kStep, count - index * kStep), to + index * kStep);
+    };
+    run_tasks(p_.threads, ceil_div(count, kStep), kNothing, task, kNothing);
+  }
+
+  // Where a block of classes (and features) of the weight starts, and how far its rows are apart.
+  struct WeightPart {
+    int64_t offset, stride;
+  };
+  WeightPart weight_part(int64_t first_class, int64_t first_feature) const {
+    return {first_class * p_.weight_class_stride + first_feature * p_.weight_feature_stride,
+            weight_is_vd() ? p_.hidden_size : p_.classes};
+  }
+
+  // logits = hidden W^T, of these classes.
+  template <class Element>
+  void multiply_logits(int64_t rows, int64_t classes, const Element* hidden, const Element* weight,
+                       int64_t weight_stride, float* z) const {
+    GemmShape shape{rows, classes, p_.hidden_size, p_.hidden_size, weight_stride, stride_};
+    shape.transpose_b = weight_is_vd();
+    gemm(shape, hidden, weight, z);
+  }
+
+  // grad_hidden (+)= G W, of these classes and features.
+  template <class Element>
+  void multiply_hidden(int64_t row, int64_t rows, int64_t feature, int64_t features, int64_t classes,
+                       const Element* gradients, const Element* weight, int64_t weight_stride,
+                       bool accumulate) const {
+    GemmShape shape{rows, features, classes, stride_, weight_stride, p_.hidden_size};
+    shape.transpose_b = !weight_is_vd();
+    shape.accumulate = accumulate;
+    gemm(shape, gradients, weight, p_.grad_hidden + row * p_.hidden_size + feature);
+  }
+
+  // grad_weight (+)= G^T hidden, of these classes and features.
+  template <class Element>
+  void multiply_weight(int64_t rows, int64_t first, int64_t count, int64_t feature, int64_t features,
+                       const Element* gradients, const Element* hidden, bool accumulate) const {
+    const WeightPart to = weight_part(first, feature);
+    GemmShape shape{count, features, rows, stride_, p_.hidden_size, to.stride, true, false, accumulate};
+    const Element *g = gradients + first, *h = hidden + feature;
+    if (weight_is_vd()) return gemm(shape, g, h, p_.grad_weight + to.offset);
+    std::swap(shape.m, shape.n);
+    std::swap(shape.lda, shape.ldb);
+    gemm(shape, h, g, p_.grad_weight + to.offset);
+  }
+
+  void multiply_weight(int64_t first_row, int64_t rows, int64_t first, int64_t count, int64_t feature,
+                       int64_t features) const {
+    if (is_medium(p_)) {
+      multiply_weight(rows, first, count, feature, features, space_.gradients_bf16, space_.hidden_bf16,
+                      first_row > 0);
     } else {
-      total += loss;
+      multiply_weight(rows, first, count, feature, features, space_.logits,
+                      p_.hidden + first_row * p_.hidden_size, first_row > 0);
     }
   }
-  if (p.reduction != Reduction::kNone) p.loss[0] = static_cast<float>(total);
-}
 
-bool is_block_ignored(const LinearCrossEntropyParams& p, int64_t row, int64_t rows) {
-  for (int64_t i = row; i < row + rows; ++i) {
-    if (p.label[i] != p.ignore_index) return false;
+  // `row` counts in the chunk, which starts at `first`.
+  void run_row_block(int64_t first, int64_t row, int64_t rows, double* bias_sums) const {
+    const ClassBlock block = block_of(0, p_.classes);
+    float* z = space_.logits + row * stride_;
+    uint16_t* z_bf16 = is_medium(p_) ? space_.gradients_bf16 + row * stride_ : nullptr;
+    RowState* states = space_.states + row;
+    const int64_t stride = weight_part(0, 0).stride;
+    begin(states, rows);
+    if (all_ignored(p_, first + row, rows)) {  // also what hidden holds does not count
+      std::memset(z, 0, sizeof(float) * rows * stride_);
+    } else if (is_medium(p_)) {
+      multiply_logits(rows, p_.classes, space_.hidden_bf16 + row * p_.hidden_size, space_.weight_bf16, stride,
+                      z);
+    } else {
+      multiply_logits(rows, p_.classes, p_.hidden + (first + row) * p_.hidden_size, p_.weight, stride, z);
+    }
+    kernel().fold(p_, block, first + row, rows, z, stride_, wants_loss_ ? states : nullptr);
+    for (int64_t r = 0; wants_loss_ && r < rows; ++r) finish_row(first + row + r, states[r]);
+    if (!has_gradients(p_)) return;
+    std::memset(bias_sums, 0, sizeof(double) * stride_);
+    kernel().gradient(p_, block, first + row, rows, all_weights_, z, stride_, z_bf16, bias_sums);
+    if (is_medium(p_)) {
+      multiply_hidden(first + row, rows, 0, p_.hidden_size, p_.classes, z_bf16, space_.weight_bf16, stride,
+                      false);
+    } else {
+      multiply_hidden(first + row, rows, 0, p_.hidden_size, p_.classes, z, p_.weight, stride, false);
+    }
   }
-  return true;
-}
 
-void backward_block(const LinearCrossEntropyParams& p, const TargetTable& table, const Workspace& space,
-                    const ClassBlock& block, double all_weights) {
-  const int64_t feature_block = block.count <= kFewClasses ? 192 : 48;
-  for (int64_t group = 0; group < p.rows; group += kRowGroup) {
-    const int64_t group_rows = min_of(kRowGroup, p.rows - group);
-#pragma omp for schedule(static)
-    for (int64_t row = 0; row < group_rows; row += kRowBlock) {
-      const int64_t rows = min_of(kRowBlock, group_rows - row);
-      float* z = space.logits + row * block.padded;
-      if (!is_block_ignored(p, group + row, rows)) {
-        table.backward_rows(p, block, group + row, rows, all_weights, z);
-        continue;
-      }
-      std::memset(z, 0, sizeof(float) * rows * block.padded);
-      if (block.first == 0) {
-        std::memset(p.grad_hidden + (group + row) * p.hidden_size, 0, sizeof(float) * rows * p.hidden_size);
-      }
+  void run_chunk_by_rows(int64_t first, int64_t rows) const {
+    const int64_t blocks = ceil_div(rows, kRowBlock);
+    const auto task = [&](int64_t index, int) {
+      const int64_t row = index * kRowBlock;
+      run_row_block(first, row, std::min(kRowBlock, rows - row), space_.partial_bias + index * stride_);
+    };
+    run_tasks(p_.threads, blocks, kNothing, task, kNothing);
+    if (!has_gradients(p_)) return;
+    for (int64_t b = 0; b < blocks; ++b) {
+      for (int64_t c = 0; c < p_.classes; ++c) space_.bias_sums[c] += space_.partial_bias[b * stride_ + c];
     }
-    if (p.grad_bias != nullptr) {
-#pragma omp single nowait
-      for (int64_t c = 0; c < block.count; ++c) {
-        double sum = group == 0 ? 0.0 : p.grad_bias[block.first + c];
-        for (int64_t row = 0; row < group_rows; ++row) sum += space.logits[row * block.padded + c];
-        p.grad_bias[block.first + c] = static_cast<float>(sum);
-      }
-    }
-#pragma omp for schedule(static)
-    for (int64_t feature = 0; feature < p.hidden_size; feature += feature_block) {
-      table.weight_gradient(p, block, group, group_rows, feature,
-                            min_of(feature_block, p.hidden_size - feature), space.logits, group > 0);
-    }
+    const int64_t feature_blocks = ceil_div(p_.hidden_size, kFeatureBlock);
+    const auto weight_task = [&](int64_t index, int) {
+      const int64_t c = index / feature_blocks * kFeatureBlock, d = index % feature_blocks * kFeatureBlock;
+      multiply_weight(first, rows, c, std::min(kFeatureBlock, p_.classes - c), d,
+                      std::min(kFeatureBlock, p_.hidden_size - d));
+    };
+    run_tasks(p_.threads, ceil_div(p_.classes, kFeatureBlock) * feature_blocks, kNothing, weight_task,
+              kNothing);
   }
-}
+
+  // Many classes.
+
+  // Classes and features of the weight, rounded, in memory of the thread.
+  const uint16_t* rounded_weight(int64_t first, int64_t classes, int64_t feature, int64_t features,
+                                 int thread) const {
+    uint16_t* to = space_.weight_bf16 + thread * kClassBlock * p_.hidden_size;
+    const WeightPart part = weight_part(first, feature);
+    const int64_t rows = weight_is_vd() ? classes : features, columns = weight_is_vd() ? features : classes;
+    for (int64_t r = 0; r < rows; ++r) {
+      kernel().round(p_.weight + part.offset + r * part.stride, columns, to + r * columns);
+    }
+    return to;
+  }
+
+  void fold_class_block(int64_t first, int64_t rows, int64_t index, int thread) const {
+    const int64_t c = index * kClassBlock, count = std::min(kClassBlock, p_.classes - c);
+    float* z = space_.logits + c;
+    RowState* states = space_.states + index * space_.rows;
+    begin(states, rows);
+    if (is_medium(p_)) {
+      const uint16_t* weight = rounded_weight(c, count, 0, p_.hidden_size, thread);
+      multiply_logits(rows, count, space_.hidden_bf16, weight, weight_is_vd() ? p_.hidden_size : count, z);
+    } else {
+      const WeightPart part = weight_part(c, 0);
+      multiply_logits(rows, count, p_.hidden + first * p_.hidden_size, p_.weight + part.offset, part.stride,
+                      z);
+    }
+    kernel().fold(p_, block_of(c, count), first, rows, z, stride_, wants_loss_ ? states : nullptr);
+  }
+
+  RowState merged_state(int64_t row) const {
+    RowState all{0.0, 0.0, kMinusHuge, 0.0f};
+    for (int64_t b = 0; b < space_.class_blocks; ++b) {
+      const RowState& part = space_.states[b * space_.rows + row];
+      all.max = part.max > all.max || part.max != part.max ? part.max : all.max;
+    }
+    for (int64_t b = 0; b < space_.class_blocks; ++b) {
+      const RowState& part = space_.states[b * space_.rows + row];
+      all.sum += part.sum * std::exp(static_cast<double>(part.max) - all.max);
+      all.weighted += part.weighted;
+      all.target += part.target;  // 0 in all blocks but one
+    }
+    if (p_.kind != HeadLoss::kBinary) return all;
+    all.sum = 0.0;
+    for (int64_t b = 0; b < space_.class_blocks; ++b) all.sum += space_.states[b * space_.rows + row].sum;
+    return all;
+  }
+
+  void run_chunk_by_columns(int64_t first, int64_t rows) const {
+    const auto fold = [&](int64_t index, int thread) { fold_class_block(first, rows, index, thread); };
+    run_tasks(p_.threads, space_.class_blocks, kNothing, fold, kNothing);
+    if (wants_loss_) {
+      const auto finish = [&](int64_t row, int) { finish_row(first + row, merged_state(row)); };
+      run_tasks(p_.threads, rows, kNothing, finish, kNothing);
+    }
+    if (!has_gradients(p_)) return;
+    const auto weight = [&](int64_t index, int) {
+      const int64_t c = index * kClassBlock, count = std::min(kClassBlock, p_.classes - c);
+      uint16_t* bf16 = is_medium(p_) ? space_.gradients_bf16 + c : nullptr;
+      kernel().gradient(p_, block_of(c, count), first, rows, all_weights_, space_.logits + c, stride_, bf16,
+                        space_.bias_sums + c);
+      multiply_weight(first, rows, c, count, 0, p_.hidden_size);
+    };
+    run_tasks(p_.threads, space_.class_blocks, kNothing, weight, kNothing);
+    hidden_by_features(first, rows);
+  }
+
+  void hidden_by_features(int64_t first, int64_t rows) const {
+    constexpr int64_t kStep = 128;
+    const auto task = [&](int64_t index, int thread) {
+      const int64_t d = index * kStep, features = std::min(kStep, p_.hidden_size - d);
+      if (!is_medium(p_)) {
+        const WeightPart part = weight_part(0, d);
+        multiply_hidden(first, rows, d, features, p_.classes, space_.logits, p_.weight + part.offset,
+                        part.stride, false);
+        return;
+      }
+      for (int64_t c = 0; c < p_.classes; c += kClassBlock) {
+        const int64_t count = std::min(kClassBlock, p_.classes - c);
+        const uint16_t* weight = rounded_weight(c, count, d, features, thread);
+        multiply_hidden(first, rows, d, features, count, space_.gradients_bf16 + c, weight,
+                        weight_is_vd() ? features : count, c > 0);
+      }
+    };
+    run_tasks(p_.threads, ceil_div(p_.hidden_size, kStep), kNothing, task, kNothing);
+  }
+};
 
 }  // namespace
 }  // namespace paddle_infra
@@ -217,7 +435,9 @@ void backward_block(const LinearCrossEntropyParams& p, const TargetTable& table,
 using paddle_infra::LinearCrossEntropyParams;
 
 int64_t paddle_infra_linear_cross_entropy_workspace(const LinearCrossEntropyParams* params) {
-  return paddle_infra::Workspace(*params).bytes;
+  LinearCrossEntropyParams p = *params;
+  p.workspace = nullptr;
+  return paddle_infra::HeadSpace(p).bytes;
 }
 
 int64_t paddle_infra_linear_cross_entropy_bad_row(const LinearCrossEntropyParams* params) {
@@ -230,46 +450,20 @@ int64_t paddle_infra_linear_cross_entropy_bad_row(const LinearCrossEntropyParams
 
 void paddle_infra_linear_cross_entropy_cpu_fwd(const LinearCrossEntropyParams* params) {
   using namespace paddle_infra;
-  const LinearCrossEntropyParams& p = *params;
-  const Workspace space(p);
-  const TargetTable& table = target_table();
-  for (int64_t i = 0; i < p.rows; ++i) space.states[i] = {0.0, 0.0, kMinusHuge, 0.0f};
-#pragma omp parallel
-  {
-    const FlushDenormals guard;
-    alignas(64) float logits[kRowBlock * kClassBlock];
-    for (int64_t first = 0; first < p.classes; first += kClassBlock) {
-      const ClassBlock block = prepare_block(p, table, space, first, false);
-#pragma omp for schedule(static)
-      for (int64_t row = 0; row < p.rows; row += kRowBlock) {
-        const int64_t rows = min_of(kRowBlock, p.rows - row);
-        if (!is_block_ignored(p, row, rows)) {
-          table.forward_rows(p, block, row, rows, logits, space.states + row);
-        }
-      }
-    }
-  }
-  fill_scales(p);
-  write_losses(p, space.states);
+  fill_scales(*params);
+  Head(*params, true).run();
 }
 
 void paddle_infra_linear_cross_entropy_cpu_bwd(const LinearCrossEntropyParams* params) {
+  paddle_infra::Head(*params, false).run();
+}
+
+void paddle_infra_linear_cross_entropy_scale_cpu(float* x, int64_t count, float factor, int threads) {
   using namespace paddle_infra;
-  const LinearCrossEntropyParams& p = *params;
-  const Workspace space(p);
-  const TargetTable& table = target_table();
-  const double all_weights = sum_of_class_weights(p);
-  if (p.rows == 0) {
-    std::memset(p.grad_weight, 0, sizeof(float) * p.classes * p.hidden_size);
-    if (p.grad_bias != nullptr) std::memset(p.grad_bias, 0, sizeof(float) * p.classes);
-    return;
-  }
-#pragma omp parallel
-  {
-    const FlushDenormals guard;
-    for (int64_t first = 0; first < p.classes; first += kClassBlock) {
-      const ClassBlock block = prepare_block(p, table, space, first, true);
-      backward_block(p, table, space, block, all_weights);
-    }
-  }
+  constexpr int64_t kStep = 1 << 15;
+  const auto task = [&](int64_t index, int) {
+    const int64_t end = std::min(count, (index + 1) * kStep);
+    for (int64_t i = index * kStep; i < end; ++i) x[i] *= factor;
+  };
+  run_tasks(threads, ceil_div(count, kStep), kNothing, task, kNothing);
 }

@@ -1,102 +1,123 @@
 // The operators as Paddle sees them. The only file of this folder that includes Paddle.
 //
 // Two operators, with and without bias: Paddle's static graph cannot differentiate through an optional input.
-#include <string>
-#include <vector>
-
+// Each computes all the losses; for binary cross entropy Label holds the targets and ClassWeight the positive
+// weights.
+#include "common/cpu_target.h"
+#include "common/operator_checks.h"
+#include "common/thread_count.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
-#include "paddle/common/enforce.h"
-#include "paddle/phi/api/all.h"
 
 namespace {
 
 using paddle::DataType;
-using paddle::Tensor;
+using paddle_infra::HeadLoss;
 using paddle_infra::LinearCrossEntropyParams;
+using paddle_infra::OptionalTensor;
 using paddle_infra::Reduction;
+using paddle_infra::refuse;
 using paddle_infra::RowStats;
-using OptionalTensor = paddle::optional<Tensor>;
-using Shape = std::vector<int64_t>;
+using paddle_infra::Shape;
+using paddle_infra::Tensor;
+using paddle_infra::text_of;
 
 constexpr int64_t kStats = sizeof(RowStats) / sizeof(float);
 
-const float* pointer_or_null(const OptionalTensor& tensor) {
-  return tensor ? tensor->data<float>() : nullptr;
-}
-
-// Not PD_CHECK or PD_THROW: inside a static program their exception ends the process, this one becomes a
-// ValueError.
-void require(bool holds, const std::string& expectation) {
-  if (!holds) PADDLE_THROW(common::errors::InvalidArgument("linear_cross_entropy: %s", expectation));
-}
-
-bool has_kernel(const Tensor& hidden) {
-#ifdef PADDLE_WITH_CUDA
-  return hidden.is_cpu() || hidden.is_gpu();
-#else
-  return hidden.is_cpu();
-#endif
-}
-
-void require_float32(const std::string& name, const Tensor& tensor, const paddle::Place& place) {
-  require(tensor.place() == place, name + " must be in the memory of the same device as hidden");
-  require(tensor.dtype() == DataType::FLOAT32, name + " must be float32");
-}
-
 struct Attributes {
+  int kind;
   int64_t ignore_index;
-  float label_smoothing, z_loss, softcap;
-  int reduction;
+  float label_smoothing, z_loss, softcap, focal_gamma;
+  int reduction, precision;
   bool weight_is_transposed;
+  bool is_eager;  // the forward pass makes the gradients too
 };
+
+bool is_binary(const Attributes& a) { return static_cast<HeadLoss>(a.kind) == HeadLoss::kBinary; }
+
+const char* name_of(const Attributes& a) {
+  constexpr const char* kNames[] = {"linear_cross_entropy", "linear_focal", "linear_binary_cross_entropy"};
+  return a.kind >= 0 && a.kind < 3 ? kNames[a.kind] : kNames[0];
+}
+
+bool has_kernel(const Tensor& hidden, const Attributes& a) {
+#ifdef PADDLE_WITH_CUDA
+  if (hidden.is_gpu()) return a.kind == 0;
+#endif
+  (void)a;
+  return hidden.is_cpu();
+}
+
+void require_tensor(const char* name, const char* what, const Tensor& tensor, const paddle::Place& place,
+                    DataType dtype) {
+  if (tensor.place() != place) refuse(name, what, " must be in the memory of the same device as hidden");
+  if (tensor.dtype() != dtype) refuse(name, what, ": expected ", dtype, ", got ", tensor.dtype());
+}
+
+void require_attributes(const char* name, const Attributes& a) {
+  if (a.kind < 0 || a.kind > 2) refuse(name, "kind: expected 0, 1 or 2, got ", a.kind);
+  if (a.reduction < 0 || a.reduction > 2) refuse(name, "reduction: expected 0, 1 or 2, got ", a.reduction);
+  if (a.precision != 0 && a.precision != 1) {
+    refuse(name, "precision: expected 0 (highest) or 1 (medium), got ", a.precision);
+  }
+}
 
 LinearCrossEntropyParams make_params(const Tensor& hidden, const Tensor& weight, const Tensor* bias,
                                      const Tensor& label, const OptionalTensor& class_weight,
-                                     const OptionalTensor& token_weight, const Attributes& attributes) {
-  require(
-      has_kernel(hidden),
-      "hidden must be in CPU memory, or in GPU memory if this library was compiled with CUDA; there is no "
-      "kernel for other devices: use the reference");
+                                     const OptionalTensor& token_weight, const Attributes& a) {
+  const char* name = name_of(a);
+  if (const char* error = paddle_infra_isa_error()) refuse(name, error);
+  require_attributes(name, a);
+  if (!has_kernel(hidden, a)) {
+    refuse(name,
+           "hidden must be in CPU memory, or for cross entropy in GPU memory if this library was compiled "
+           "with CUDA; there is no kernel for other devices: use the reference");
+  }
   const paddle::Place place = hidden.place();
-  require_float32("hidden", hidden, place);
-  require_float32("weight", weight, place);
-  if (bias != nullptr) require_float32("bias", *bias, place);
-  if (class_weight) require_float32("class_weight", *class_weight, place);
-  if (token_weight) require_float32("token_weight", *token_weight, place);
-  require(label.place() == place && label.dtype() == DataType::INT64,
-          "label must be int64, in the memory of the same device as hidden");
-  const bool transposed = attributes.weight_is_transposed;
+  require_tensor(name, "hidden", hidden, place, DataType::FLOAT32);
+  require_tensor(name, "weight", weight, place, DataType::FLOAT32);
+  require_tensor(name, is_binary(a) ? "target" : "label", label, place,
+                 is_binary(a) ? DataType::FLOAT32 : DataType::INT64);
+  if (bias != nullptr) require_tensor(name, "bias", *bias, place, DataType::FLOAT32);
+  if (class_weight) require_tensor(name, "class_weight", *class_weight, place, DataType::FLOAT32);
+  if (token_weight) require_tensor(name, "token_weight", *token_weight, place, DataType::FLOAT32);
+  const Shape h = hidden.shape(), w = weight.shape();
+  const bool transposed = a.weight_is_transposed;
+  if (h.empty() || h.back() == 0 || w.size() != 2 || w[0] == 0 || w[1] == 0) {
+    refuse(name, "hidden and weight: expected [..., D] and two dimensions, none of them 0, got ", text_of(h),
+           " and ", text_of(w));
+  }
   LinearCrossEntropyParams p{};
-  p.hidden_size = hidden.shape().back();
-  p.rows = label.numel();
-  p.classes = weight.shape()[transposed ? 1 : 0];
-  require(weight.shape()[transposed ? 0 : 1] == p.hidden_size && hidden.numel() == p.rows * p.hidden_size &&
-              (bias == nullptr || bias->numel() == p.classes) &&
-              (!class_weight || class_weight->numel() == p.classes) &&
-              (!token_weight || token_weight->numel() == p.rows),
-          "the shapes of hidden, weight, label and the options do not fit each other");
+  p.hidden_size = h.back();
+  p.rows = hidden.numel() / p.hidden_size;
+  p.classes = w[transposed ? 1 : 0];
+  const bool fits = w[transposed ? 0 : 1] == p.hidden_size &&
+                    label.numel() == (is_binary(a) ? p.rows * p.classes : p.rows) &&
+                    (bias == nullptr || bias->numel() == p.classes) &&
+                    (!class_weight || class_weight->numel() == p.classes) &&
+                    (!token_weight || token_weight->numel() == p.rows);
+  if (!fits) refuse(name, "the shapes of hidden, weight, label and the options do not fit each other");
   p.hidden = hidden.data<float>();
   p.weight = weight.data<float>();
   p.bias = bias != nullptr ? bias->data<float>() : nullptr;
-  p.label = label.data<int64_t>();
-  p.class_weight = pointer_or_null(class_weight);
-  p.token_weight = pointer_or_null(token_weight);
+  if (is_binary(a)) {
+    p.target = label.data<float>();
+  } else {
+    p.label = label.data<int64_t>();
+  }
+  p.class_weight = class_weight ? class_weight->data<float>() : nullptr;
+  p.token_weight = token_weight ? token_weight->data<float>() : nullptr;
   p.weight_class_stride = transposed ? 1 : p.hidden_size;
   p.weight_feature_stride = transposed ? p.classes : 1;
-  p.ignore_index = attributes.ignore_index;
-  p.label_smoothing = attributes.label_smoothing;
-  p.z_loss = attributes.z_loss;
-  p.softcap = attributes.softcap;
-  p.reduction = static_cast<Reduction>(attributes.reduction);
+  p.ignore_index = a.ignore_index;
+  p.label_smoothing = a.label_smoothing;
+  p.z_loss = a.z_loss;
+  p.softcap = a.softcap;
+  p.focal_gamma = a.focal_gamma;
+  p.reduction = static_cast<Reduction>(a.reduction);
+  p.kind = static_cast<HeadLoss>(a.kind);
+  p.precision = static_cast<paddle_infra::MatmulPrecision>(a.precision);
+  p.threads = paddle_infra_thread_count();
   return p;
-}
-
-Tensor allocate_workspace(LinearCrossEntropyParams* p, int64_t bytes, const paddle::Place& place) {
-  constexpr int64_t kAlignment = 64;
-  Tensor workspace = paddle::empty({bytes + kAlignment}, DataType::UINT8, place);
-  const auto address = reinterpret_cast<uintptr_t>(workspace.data());
-  p->workspace = reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
-  return workspace;
 }
 
 enum class Pass { kForward, kBackward };
@@ -108,7 +129,7 @@ void run(LinearCrossEntropyParams* p, const Tensor& hidden, Pass pass) {
     const int64_t bytes = paddle_infra_linear_cross_entropy_cuda_workspace(p);
     // Freed when this returns, while the kernels may still run: Paddle hands it out again on this stream
     // only.
-    const Tensor workspace = allocate_workspace(p, bytes, hidden.place());
+    const Tensor workspace = paddle_infra::allocate_workspace(bytes, p, hidden.place());
     const auto kernel = pass == Pass::kForward ? paddle_infra_linear_cross_entropy_cuda_fwd
                                                : paddle_infra_linear_cross_entropy_cuda_bwd;
     const char* error = kernel(p, hidden.stream());
@@ -120,74 +141,110 @@ void run(LinearCrossEntropyParams* p, const Tensor& hidden, Pass pass) {
   }
 #endif
   const int64_t bytes = paddle_infra_linear_cross_entropy_workspace(p);
-  const Tensor workspace = allocate_workspace(p, bytes, hidden.place());
+  const Tensor workspace = paddle_infra::allocate_workspace(bytes, p, hidden.place());
   const auto kernel = pass == Pass::kForward ? paddle_infra_linear_cross_entropy_cpu_fwd
                                              : paddle_infra_linear_cross_entropy_cpu_bwd;
   kernel(p);
 }
 
 // Kernels rely on it: a label that is no class would be read outside the arrays.
-void require_valid_labels(LinearCrossEntropyParams p, const Tensor& label) {
+void require_valid_labels(LinearCrossEntropyParams p, const Tensor& label, const char* name) {
   const Tensor on_cpu = label.is_cpu() ? label : label.copy_to(paddle::CPUPlace(), true);
   p.label = on_cpu.data<int64_t>();
   const int64_t bad = paddle_infra_linear_cross_entropy_bad_row(&p);
   if (bad < 0) return;
-  require(false, "label[" + std::to_string(bad) + "] is " + std::to_string(p.label[bad]) +
-                     "; expected ignore_index (" + std::to_string(p.ignore_index) + ") or a class in [0, " +
-                     std::to_string(p.classes) + ")");
+  refuse(name, "label[", bad, "] is ", p.label[bad], "; expected ignore_index (", p.ignore_index,
+         ") or a class in [0, ", p.classes, ")");
 }
 
-Shape loss_shape(const Shape& label_shape, int reduction) {
-  return static_cast<Reduction>(reduction) == Reduction::kNone ? label_shape : Shape{};
+Shape loss_shape(const Shape& label, int reduction) {
+  return static_cast<Reduction>(reduction) == Reduction::kNone ? label : Shape{};
 }
 
-Shape stats_shape(Shape label_shape) {
-  label_shape.push_back(kStats);
-  return label_shape;
+Shape stats_shape(Shape hidden) {
+  if (hidden.empty()) return hidden;  // refused when the operator runs
+  hidden.back() = kStats;
+  return hidden;
+}
+
+Shape or_empty(const Shape& shape, bool is_there) { return is_there ? shape : Shape{0}; }
+
+Tensor gradient_of(const Tensor& tensor) {
+  return paddle::empty(tensor.shape(), DataType::FLOAT32, tensor.place());
+}
+
+void set_gradients(const std::vector<Tensor>& gradients, LinearCrossEntropyParams* p) {
+  const auto data = [](const Tensor& tensor) { return const_cast<float*>(tensor.data<float>()); };
+  p->grad_hidden = data(gradients[0]);
+  p->grad_weight = data(gradients[1]);
+  if (gradients.size() > 2) p->grad_bias = data(gradients[2]);
 }
 
 std::vector<Tensor> forward(const Tensor& hidden, const Tensor& weight, const Tensor* bias,
                             const Tensor& label, const OptionalTensor& class_weight,
-                            const OptionalTensor& token_weight, const Attributes& attributes) {
-  LinearCrossEntropyParams p =
-      make_params(hidden, weight, bias, label, class_weight, token_weight, attributes);
-  require_valid_labels(p, label);
+                            const OptionalTensor& token_weight, const Attributes& a) {
+  LinearCrossEntropyParams p = make_params(hidden, weight, bias, label, class_weight, token_weight, a);
+  if (!is_binary(a)) require_valid_labels(p, label, name_of(a));
+  if (a.is_eager && (p.reduction == Reduction::kNone || !hidden.is_cpu())) {
+    refuse(name_of(a), "gradients in the forward pass: only on the CPU and for one loss");
+  }
   const auto place = hidden.place();
-  Tensor loss = paddle::empty(loss_shape(label.shape(), attributes.reduction), DataType::FLOAT32, place);
-  Tensor stats = paddle::empty(stats_shape(label.shape()), DataType::FLOAT32, place);
+  Tensor loss = paddle::empty(loss_shape(label.shape(), a.reduction), DataType::FLOAT32, place);
+  Tensor stats = paddle::empty(stats_shape(hidden.shape()), DataType::FLOAT32, place);
+  Tensor state = paddle::full({1}, 0, DataType::INT32, paddle::CPUPlace());
+  std::vector<Tensor> gradients;
+  for (const Tensor* input : {&hidden, &weight, bias}) {
+    if (input == nullptr) continue;
+    gradients.push_back(a.is_eager ? gradient_of(*input) : paddle::empty({0}, DataType::FLOAT32, place));
+  }
   p.loss = loss.data<float>();
   p.stats = reinterpret_cast<RowStats*>(stats.data<float>());
+  if (a.is_eager) set_gradients(gradients, &p);
   run(&p, hidden, Pass::kForward);
-  return {loss, stats};
+  std::vector<Tensor> results = {loss, stats, state};
+  results.insert(results.end(), gradients.begin(), gradients.end());
+  return results;
+}
+
+// The gradients that the forward pass made are given away, so only once: their memory becomes that of the
+// results, and whoever gets them may change them. A second backward pass computes anew.
+std::vector<Tensor> take(const std::vector<Tensor>& made, const Tensor& state, float factor, int threads) {
+  *const_cast<int32_t*>(state.data<int32_t>()) = 1;
+  if (factor != 1.0f) {
+    for (const Tensor& gradient : made) {
+      paddle_infra_linear_cross_entropy_scale_cpu(const_cast<float*>(gradient.data<float>()),
+                                                  gradient.numel(), factor, threads);
+    }
+  }
+  return made;
 }
 
 std::vector<Tensor> backward(const Tensor& hidden, const Tensor& weight, const Tensor* bias,
                              const Tensor& label, const OptionalTensor& class_weight,
-                             const OptionalTensor& token_weight, const Tensor& stats, const Tensor& grad_loss,
-                             const Attributes& attributes) {
-  LinearCrossEntropyParams p =
-      make_params(hidden, weight, bias, label, class_weight, token_weight, attributes);
-  const auto place = hidden.place();
-  require_float32("the gradient of the loss", grad_loss, place);
-  std::vector<Tensor> gradients = {paddle::empty(hidden.shape(), DataType::FLOAT32, place),
-                                   paddle::empty(weight.shape(), DataType::FLOAT32, place)};
-  p.grad_hidden = gradients[0].data<float>();
-  p.grad_weight = gradients[1].data<float>();
-  if (bias != nullptr) {
-    gradients.push_back(paddle::empty(bias->shape(), DataType::FLOAT32, place));
-    p.grad_bias = gradients[2].data<float>();
+                             const OptionalTensor& token_weight, const Tensor& stats, const Tensor& state,
+                             const std::vector<Tensor>& made, const Tensor& grad_loss, const Attributes& a) {
+  LinearCrossEntropyParams p = make_params(hidden, weight, bias, label, class_weight, token_weight, a);
+  require_tensor(name_of(a), "the gradient of the loss", grad_loss, hidden.place(), DataType::FLOAT32);
+  if (a.is_eager && *state.data<int32_t>() == 0) {
+    return take(made, state, *grad_loss.data<float>(), p.threads);
   }
+  std::vector<Tensor> gradients = {gradient_of(hidden), gradient_of(weight)};
+  if (bias != nullptr) gradients.push_back(gradient_of(*bias));
+  set_gradients(gradients, &p);
   p.grad_loss = grad_loss.data<float>();
   p.stats = reinterpret_cast<RowStats*>(const_cast<float*>(stats.data<float>()));
   run(&p, hidden, Pass::kBackward);
   return gradients;
 }
 
-#define PI_ATTRIBUTE_PARAMETERS                                                            \
-  int64_t ignore_index, float label_smoothing, float z_loss, float softcap, int reduction, \
-      bool weight_is_transposed
-#define PI_ATTRIBUTES \
-  Attributes { ignore_index, label_smoothing, z_loss, softcap, reduction, weight_is_transposed }
+#define PI_ATTRIBUTE_PARAMETERS                                                                          \
+  int kind, int64_t ignore_index, float label_smoothing, float z_loss, float softcap, float focal_gamma, \
+      int reduction, int precision, bool weight_is_transposed, bool is_eager
+#define PI_ATTRIBUTES                                                                        \
+  Attributes {                                                                               \
+    kind, ignore_index, label_smoothing, z_loss, softcap, focal_gamma, reduction, precision, \
+        weight_is_transposed, is_eager                                                       \
+  }
 
 std::vector<Tensor> Forward(const Tensor& hidden, const Tensor& weight, const Tensor& label,
                             const OptionalTensor& class_weight, const OptionalTensor& token_weight,
@@ -203,49 +260,61 @@ std::vector<Tensor> ForwardBias(const Tensor& hidden, const Tensor& weight, cons
 
 std::vector<Tensor> Backward(const Tensor& hidden, const Tensor& weight, const Tensor& label,
                              const OptionalTensor& class_weight, const OptionalTensor& token_weight,
-                             const Tensor& stats, const Tensor& grad_loss, PI_ATTRIBUTE_PARAMETERS) {
-  return backward(hidden, weight, nullptr, label, class_weight, token_weight, stats, grad_loss,
-                  PI_ATTRIBUTES);
+                             const Tensor& stats, const Tensor& state, const Tensor& made_hidden,
+                             const Tensor& made_weight, const Tensor& grad_loss, PI_ATTRIBUTE_PARAMETERS) {
+  return backward(hidden, weight, nullptr, label, class_weight, token_weight, stats, state,
+                  {made_hidden, made_weight}, grad_loss, PI_ATTRIBUTES);
 }
 
 std::vector<Tensor> BackwardBias(const Tensor& hidden, const Tensor& weight, const Tensor& bias,
                                  const Tensor& label, const OptionalTensor& class_weight,
-                                 const OptionalTensor& token_weight, const Tensor& stats,
-                                 const Tensor& grad_loss, PI_ATTRIBUTE_PARAMETERS) {
-  return backward(hidden, weight, &bias, label, class_weight, token_weight, stats, grad_loss, PI_ATTRIBUTES);
+                                 const OptionalTensor& token_weight, const Tensor& stats, const Tensor& state,
+                                 const Tensor& made_hidden, const Tensor& made_weight,
+                                 const Tensor& made_bias, const Tensor& grad_loss, PI_ATTRIBUTE_PARAMETERS) {
+  return backward(hidden, weight, &bias, label, class_weight, token_weight, stats, state,
+                  {made_hidden, made_weight, made_bias}, grad_loss, PI_ATTRIBUTES);
 }
 
-std::vector<Shape> InferShape(const Shape&, const Shape&, const Shape& label, const paddle::optional<Shape>&,
-                              const paddle::optional<Shape>&, int64_t, float, float, float, int reduction,
-                              bool) {
-  return {loss_shape(label, reduction), stats_shape(label)};
+std::vector<Shape> InferShape(const Shape& hidden, const Shape& weight, const Shape& label,
+                              const paddle::optional<Shape>&, const paddle::optional<Shape>&, int, int64_t,
+                              float, float, float, float, int reduction, int, bool, bool is_eager) {
+  return {loss_shape(label, reduction),
+          stats_shape(hidden),
+          {1},
+          or_empty(hidden, is_eager),
+          or_empty(weight, is_eager)};
 }
 
-std::vector<Shape> InferShapeBias(const Shape&, const Shape&, const Shape&, const Shape& label,
-                                  const paddle::optional<Shape>&, const paddle::optional<Shape>&, int64_t,
-                                  float, float, float, int reduction, bool) {
-  return {loss_shape(label, reduction), stats_shape(label)};
+std::vector<Shape> InferShapeBias(const Shape& hidden, const Shape& weight, const Shape& bias,
+                                  const Shape& label, const paddle::optional<Shape>&,
+                                  const paddle::optional<Shape>&, int, int64_t, float, float, float, float,
+                                  int reduction, int, bool, bool is_eager) {
+  return {loss_shape(label, reduction), stats_shape(hidden),        {1},
+          or_empty(hidden, is_eager),   or_empty(weight, is_eager), or_empty(bias, is_eager)};
 }
 
 std::vector<DataType> InferDtype(const DataType&, const DataType&, const DataType&,
                                  const paddle::optional<DataType>&, const paddle::optional<DataType>&) {
-  return {DataType::FLOAT32, DataType::FLOAT32};
+  return {DataType::FLOAT32, DataType::FLOAT32, DataType::INT32, DataType::FLOAT32, DataType::FLOAT32};
 }
 
 std::vector<DataType> InferDtypeBias(const DataType&, const DataType&, const DataType&, const DataType&,
                                      const paddle::optional<DataType>&, const paddle::optional<DataType>&) {
-  return {DataType::FLOAT32, DataType::FLOAT32};
+  return {DataType::FLOAT32, DataType::FLOAT32, DataType::INT32,
+          DataType::FLOAT32, DataType::FLOAT32, DataType::FLOAT32};
 }
 
-#define PI_ATTRIBUTE_NAMES                                             \
-  {"ignore_index: int64_t", "label_smoothing: float", "z_loss: float", \
-   "softcap: float",        "reduction: int",         "weight_is_transposed: bool"}
+#define PI_ATTRIBUTE_NAMES                                                  \
+  {"kind: int",      "ignore_index: int64_t", "label_smoothing: float",     \
+   "z_loss: float",  "softcap: float",        "focal_gamma: float",         \
+   "reduction: int", "precision: int",        "weight_is_transposed: bool", \
+   "is_eager: bool"}
 
 }  // namespace
 
 PD_BUILD_OP(paddle_infra_linear_cross_entropy)
     .Inputs({"Hidden", "Weight", "Label", paddle::Optional("ClassWeight"), paddle::Optional("TokenWeight")})
-    .Outputs({"Loss", "Stats"})
+    .Outputs({"Loss", "Stats", "State", "MadeHidden", "MadeWeight"})
     .Attrs(PI_ATTRIBUTE_NAMES)
     .SetKernelFn(PD_KERNEL(Forward))
     .SetInferShapeFn(PD_INFER_SHAPE(InferShape))
@@ -253,7 +322,7 @@ PD_BUILD_OP(paddle_infra_linear_cross_entropy)
 
 PD_BUILD_GRAD_OP(paddle_infra_linear_cross_entropy)
     .Inputs({"Hidden", "Weight", "Label", paddle::Optional("ClassWeight"), paddle::Optional("TokenWeight"),
-             "Stats", paddle::Grad("Loss")})
+             "Stats", "State", "MadeHidden", "MadeWeight", paddle::Grad("Loss")})
     .Outputs({paddle::Grad("Hidden"), paddle::Grad("Weight")})
     .Attrs(PI_ATTRIBUTE_NAMES)
     .SetKernelFn(PD_KERNEL(Backward));
@@ -261,7 +330,7 @@ PD_BUILD_GRAD_OP(paddle_infra_linear_cross_entropy)
 PD_BUILD_OP(paddle_infra_linear_cross_entropy_bias)
     .Inputs({"Hidden", "Weight", "Bias", "Label", paddle::Optional("ClassWeight"),
              paddle::Optional("TokenWeight")})
-    .Outputs({"Loss", "Stats"})
+    .Outputs({"Loss", "Stats", "State", "MadeHidden", "MadeWeight", "MadeBias"})
     .Attrs(PI_ATTRIBUTE_NAMES)
     .SetKernelFn(PD_KERNEL(ForwardBias))
     .SetInferShapeFn(PD_INFER_SHAPE(InferShapeBias))
@@ -269,7 +338,8 @@ PD_BUILD_OP(paddle_infra_linear_cross_entropy_bias)
 
 PD_BUILD_GRAD_OP(paddle_infra_linear_cross_entropy_bias)
     .Inputs({"Hidden", "Weight", "Bias", "Label", paddle::Optional("ClassWeight"),
-             paddle::Optional("TokenWeight"), "Stats", paddle::Grad("Loss")})
+             paddle::Optional("TokenWeight"), "Stats", "State", "MadeHidden", "MadeWeight", "MadeBias",
+             paddle::Grad("Loss")})
     .Outputs({paddle::Grad("Hidden"), paddle::Grad("Weight"), paddle::Grad("Bias")})
     .Attrs(PI_ATTRIBUTE_NAMES)
     .SetKernelFn(PD_KERNEL(BackwardBias));

@@ -13,6 +13,7 @@ from paddle_infra.ops.attention import attention, attention_with_lse
 from paddle_infra.ops.attention_decode import attention_decode
 from paddle_infra.ops.attention_varlen import attention_varlen
 from paddle_infra.ops.embedding_norm import embedding_norm
+from paddle_infra.ops.linear import linear, pack_weight
 from paddle_infra.ops.linear_cross_entropy import linear_cross_entropy
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "explain_dispatch",
     "get_matmul_precision",
     "implementation",
+    "linear",
     "linear_cross_entropy",
+    "pack_weight",
     "set_matmul_precision",
 ]

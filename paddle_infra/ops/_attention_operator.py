@@ -65,7 +65,7 @@ def run_unchecked(
     The operators check what they get themselves; for small tensors, checking here too would take longer than
     attention. What they refuse goes the long way, which finds the error again and names it better.
     """
-    if not _is_usual(query, o, impl):
+    if not _is_usual(query, key, value, o, impl):
         return None
     scale = query.shape[3] ** -0.5 if o.scale is None else o.scale
     tensors = (None, None, o.q_lengths, o.kv_lengths, None, None)
@@ -80,7 +80,7 @@ def run_decode_unchecked(
     query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, o: Options, impl: str
 ) -> list[paddle.Tensor] | None:
     """Do as :func:`run_unchecked` for attention to a cache."""
-    if not _is_usual(query, o, impl):
+    if not _is_usual(query, key, value, o, impl):
         return None
     scale = query.shape[3] ** -0.5 if o.scale is None else o.scale
     right = 0 if o.causal else -1
@@ -90,9 +90,12 @@ def run_decode_unchecked(
         return None
 
 
-def _is_usual(query: Any, o: Options, impl: str) -> bool:
-    """Whether these go to the compiled operator as they are; key and value it checks itself."""
-    if not (isinstance(query, paddle.Tensor) and paddle.in_dynamic_mode() and _select.may_run("fused", impl)):
+def _is_usual(query: Any, key: Any, value: Any, o: Options, impl: str) -> bool:
+    """Whether these go to the compiled operator as they are. None or something else than a tensor would crash it."""
+    tensor = paddle.Tensor
+    if not (isinstance(query, tensor) and isinstance(key, tensor) and isinstance(value, tensor)):
+        return False
+    if not (paddle.in_dynamic_mode() and _select.may_run("fused", impl)):
         return False
     shape = query.shape
     return (

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import paddle
+import paddle.nn.functional as F
 
 from paddle_infra._core.checks import UNKNOWN, dtype_name
 from paddle_infra.ops._attention_arguments import Arguments
 from paddle_infra.ops._dropout import draw_seed, keep_mask
 
-# What is added to hidden scores, and where the running maximum starts: exp of their difference is exactly 0, also in
-# a row where everything is hidden, and nothing is infinite. So a score below the latter counts as hidden too.
-_HIDDEN, _LOWEST_MAX = -1e30, -1e29 * math.log(2.0)
+# What is added to hidden scores, so that nothing is infinite; and scores up to here count as hidden.
+_HIDDEN, _LOWEST_MAX = -1e30, -1e29
 
 
 def refusals(a: Arguments) -> list[str]:
@@ -24,8 +24,18 @@ def refusals(a: Arguments) -> list[str]:
     return []
 
 
-def attention(a: Arguments) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Compute attention with all scores in memory: the output, and the logarithm of the sum of exponentials."""
+def attention(a: Arguments) -> tuple[paddle.Tensor]:
+    """Compute attention with all scores in memory."""
+    return (_compute(a, with_lse=False)[0],)
+
+
+def attention_with_lse(a: Arguments) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Compute attention: the output, and the logarithm of the sum of exponentials."""
+    out, lse = _compute(a, with_lse=True)
+    return out, lse
+
+
+def _compute(a: Arguments, with_lse: bool) -> tuple[paddle.Tensor, paddle.Tensor | None]:
     dtype_of_result = a.query.dtype
     a = _widen(a)
     if a.key.shape[1] == 0:
@@ -42,18 +52,21 @@ def attention(a: Arguments) -> tuple[paddle.Tensor, paddle.Tensor]:
     if a.softcap > 0.0:
         scores = a.softcap * paddle.tanh(scores / a.softcap)
     scores = _add_options(scores, a)
-    # The maximum is a constant here: no result depends on it.
-    top = scores.detach().max(axis=-1, keepdim=True).clip(min=_LOWEST_MAX)
-    weights = paddle.exp(scores - top)
-    total = weights.sum(axis=-1, keepdim=True)
-    is_empty = total == 0.0  # everything hidden: 0, with gradient 0, instead of 0 / 0
-    safe_total = total + is_empty.astype(total.dtype)
-    weights = weights / safe_total
-    lse = paddle.where(is_empty, paddle.full([], -math.inf, total.dtype), top + paddle.log(safe_total))
+    weights = F.softmax(scores, axis=-1)
     if a.dropout_p > 0.0:
         weights = _drop(weights, a.dropout_p)
-    out = paddle.matmul(weights, value).transpose([0, 2, 1, 3])
-    return out.astype(dtype_of_result), lse.squeeze(-1)
+    out, lse = paddle.matmul(weights, value), None
+    # Where everything is hidden: 0, with gradient 0. A NaN hides nothing.
+    is_hidden = scores.detach().max(axis=-1, keepdim=True) <= _LOWEST_MAX if _may_hide(a) else None
+    if is_hidden is not None:
+        out = out * (1.0 - is_hidden.astype(out.dtype))
+    if with_lse:
+        lse = paddle.logsumexp(scores, axis=-1)
+        if is_hidden is not None:
+            lse = paddle.where(is_hidden.squeeze(-1), paddle.full([], -math.inf, lse.dtype), lse)
+    if a.q_lengths is not None:
+        out = _without_padding(out, a.q_lengths)  # and whatever the gradient of padding is
+    return out.transpose([0, 2, 1, 3]).astype(dtype_of_result), lse
 
 
 def attention_varlen(a: Arguments) -> tuple[paddle.Tensor]:
@@ -74,7 +87,7 @@ def attention_varlen(a: Arguments) -> tuple[paddle.Tensor]:
     token = paddle.arange(_size(a.query, 0), dtype="int64")
     sequence = (starts_q[1:] <= token.unsqueeze(-1)).astype("int64").sum(axis=-1)
     place = token - paddle.gather(starts_q, sequence)
-    out = paddle.gather_nd(attention(padded)[0], paddle.stack([sequence, place], axis=-1))
+    out = paddle.gather_nd(_compute(padded, with_lse=False)[0], paddle.stack([sequence, place], axis=-1))
     return (out.astype(dtype_of_result),)
 
 
@@ -126,13 +139,17 @@ def _add_options(scores: paddle.Tensor, a: Arguments) -> paddle.Tensor:
         if a.bias.dtype == paddle.bool:
             visible.append(a.bias)
         else:
-            scores = scores + a.bias
+            scores = (scores + a.bias).clip(min=_HIDDEN)  # also what a bias of -inf hides
     if not visible:
         return scores
     all_visible = visible[0]
     for condition in visible[1:]:
         all_visible = paddle.logical_and(all_visible, condition)
     return scores + _HIDDEN * (1.0 - all_visible.astype(scores.dtype))
+
+
+def _may_hide(a: Arguments) -> bool:
+    return max(a.window) >= 0 or any(x is not None for x in (a.bias, a.kv_lengths, a.q_lengths))
 
 
 def _offset(a: Arguments, scores: paddle.Tensor) -> Any:
@@ -147,7 +164,7 @@ def _offset(a: Arguments, scores: paddle.Tensor) -> Any:
 
 def _drop(weights: paddle.Tensor, dropout_p: float) -> paddle.Tensor:
     batch, heads, queries, keys = (paddle.arange(_size(weights, axis), dtype="int64") for axis in range(4))
-    head = (batch.unsqueeze(-1) * weights.shape[1] + heads).unsqueeze(-1).unsqueeze(-1)
+    head = (batch.unsqueeze(-1) * _size(weights, 1) + heads).unsqueeze(-1).unsqueeze(-1)
     kept = keep_mask(draw_seed(), head, queries.unsqueeze(-1), keys, dropout_p)
     return weights * (kept.astype(weights.dtype) / (1.0 - dropout_p))
 

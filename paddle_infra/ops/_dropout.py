@@ -27,13 +27,14 @@ def keep_mask(
         dropout_p: The probability of dropping.
     """
     low, high = seed & _number(_LOW), paddle.bitwise_right_shift(seed, _number(32))
-    group = _mix(_mix(_low(low + groups * _GROUP_STEP)) ^ high)
-    row = _mix(_low(group + rows * _ROW_STEP))
-    bits = _mix(_low(row + columns * _COLUMN_STEP))
-    return bits >= int(float(np.float32(dropout_p)) * 2.0**32)
+    group = _mix(_mix(_low(low + groups * _number(_GROUP_STEP))) ^ high)
+    row = _mix(_low(group + rows * _number(_ROW_STEP)))
+    bits = _mix(_low(row + columns * _number(_COLUMN_STEP)))
+    return bits >= _number(int(float(np.float32(dropout_p)) * 2.0**32))
 
 
 def _number(value: int) -> paddle.Tensor:
+    # Programs multiply by Python numbers in floating point.
     return paddle.full([], value, "int64")
 
 
@@ -43,7 +44,7 @@ def _low(x: paddle.Tensor) -> paddle.Tensor:
 
 def _mix(x: paddle.Tensor) -> paddle.Tensor:
     x = x ^ paddle.bitwise_right_shift(x, _number(16))
-    x = _low(x * 0x7FEB352D)
+    x = _low(x * _number(0x7FEB352D))
     x = x ^ paddle.bitwise_right_shift(x, _number(15))
-    x = _low(x * 0x846CA68B)
+    x = _low(x * _number(0x846CA68B))
     return x ^ paddle.bitwise_right_shift(x, _number(16))

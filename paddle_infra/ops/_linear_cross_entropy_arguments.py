@@ -16,8 +16,8 @@ from paddle_infra._core.checks import (
     dtype_name,
 )
 from paddle_infra._core.errors import InvalidInputError
+from paddle_infra.ops._head_operator import REDUCTIONS
 
-REDUCTIONS = ("none", "sum", "mean")  # in the order of the compiled operator's attribute
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
 
 

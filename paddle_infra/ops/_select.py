@@ -32,6 +32,7 @@ OPERATORS: Mapping[str, str] = MappingProxyType(
         "attention_varlen": "attention_varlen",
         "attention_with_lse": "attention",
         "embedding_norm": "embedding_norm",
+        "linear": "linear",
         "linear_cross_entropy": "linear_cross_entropy",
     }
 )

@@ -62,7 +62,7 @@ def attention(
         1 1 1 1 1      0 0 0 1 1        0 0 0 1 1        1 1 1 1 0
 
     Five queries and three keys, causal: the first two queries see nothing. A query that sees nothing gives zeros
-    and passes no gradient on (so do scores below about -7e28, which count as hidden).
+    and passes no gradient on (so do scores below about -1e29, which count as hidden).
 
     ``B`` batch size, ``Sq`` and ``Sk`` lengths, ``Hq`` and ``Hkv`` heads, ``D`` head_dim.
 
@@ -119,7 +119,7 @@ def attention(
         q_lengths,
         alibi_slopes,
     )
-    return _compute("attention", query, key, value, options, impl)[0]
+    return _compute("attention", query, key, value, options, impl, IMPLEMENTATIONS)[0]
 
 
 def attention_with_lse(
@@ -171,7 +171,7 @@ def attention_with_lse(
         q_lengths,
         alibi_slopes,
     )
-    results = _compute("attention_with_lse", query, key, value, options, impl)
+    results = _compute("attention_with_lse", query, key, value, options, impl, _WITH_LSE)
     return results[0], results[1]
 
 
@@ -182,12 +182,18 @@ unified(attention_with_lse)
 
 
 def _compute(
-    operator: str, query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, options: Options, impl: str
+    operator: str,
+    query: paddle.Tensor,
+    key: paddle.Tensor,
+    value: paddle.Tensor,
+    options: Options,
+    impl: str,
+    implementations: Sequence[_select.Implementation],
 ) -> Sequence[paddle.Tensor]:
     results = _attention_operator.run_unchecked(query, key, value, options, impl)
     if results is not None:
         return results
-    return _select.run(operator, IMPLEMENTATIONS, check_attention(query, key, value, options), impl)
+    return _select.run(operator, implementations, check_attention(query, key, value, options), impl)
 
 
 def check(query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, **options: Any) -> Arguments:
@@ -195,7 +201,12 @@ def check(query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, **opti
     return check_attention(query, key, value, Options(**options))
 
 
+_FUSED = _select.Implementation("fused", _attention_operator.refusals, _attention_operator.run)
 IMPLEMENTATIONS: Sequence[_select.Implementation] = (
-    _select.Implementation("fused", _attention_operator.refusals, _attention_operator.run),
+    _FUSED,
     _select.Implementation("reference", _attention_reference.refusals, _attention_reference.attention),
+)
+_WITH_LSE: Sequence[_select.Implementation] = (
+    _FUSED,
+    _select.Implementation("reference", _attention_reference.refusals, _attention_reference.attention_with_lse),
 )

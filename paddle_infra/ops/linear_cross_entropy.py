@@ -8,10 +8,9 @@ from typing import Literal
 import paddle
 from paddle.jit.marker import unified
 
-from paddle_infra._core import extension
 from paddle_infra._core.checks import device_of, dtype_name
-from paddle_infra.ops import _select, reference
-from paddle_infra.ops._linear_cross_entropy_arguments import REDUCTIONS, Arguments, check
+from paddle_infra.ops import _head_operator, _select, reference
+from paddle_infra.ops._linear_cross_entropy_arguments import Arguments, check
 
 
 def linear_cross_entropy(
@@ -105,42 +104,25 @@ unified(linear_cross_entropy)
 
 
 def _fused_refusals(a: Arguments) -> list[str]:
-    status = extension.load()
-    reasons = [] if status.is_loaded else [status.explain()]
-    dtype = dtype_name(a.hidden)
-    if dtype != "float32":
-        reasons.append(f"the compiled kernel computes in float32, hidden is {dtype}")
-    device = device_of(a.hidden)
-    if device == "gpu":
-        if status.is_loaded and not status.build["cuda"]:
-            reasons.append(
-                "hidden is on a GPU, but the library was compiled without CUDA: rebuild it with nvcc and "
-                "PADDLE_INFRA_CUDA=1"
-            )
-    elif device != "cpu":
-        reasons.append(f"there are compiled kernels for cpu and gpu only, hidden is on {device}")
-    if not paddle.framework.in_dynamic_or_pir_mode():
-        reasons.append(
-            "compiled operators need dynamic mode or Paddle's PIR programs, this is a legacy static program"
-        )
-    return reasons
+    return _head_operator.refusals(a.hidden, has_gpu_kernel=True)
 
 
 def _fused(a: Arguments) -> paddle.Tensor:
-    options = (
-        a.ignore_index,
-        a.label_smoothing,
-        a.z_loss,
-        a.softcap,
-        REDUCTIONS.index(a.reduction),
-        a.weight_layout == "dv",
+    return _head_operator.run(
+        "cross_entropy",
+        a.hidden,
+        a.weight,
+        a.bias,
+        a.label,
+        a.class_weight,
+        a.token_weight,
+        ignore_index=a.ignore_index,
+        label_smoothing=a.label_smoothing,
+        z_loss=a.z_loss,
+        softcap=a.softcap,
+        reduction=a.reduction,
+        weight_layout=a.weight_layout,
     )
-    constants = (a.label, a.class_weight, a.token_weight)
-    if a.bias is None:
-        operator, inputs = "paddle_infra_linear_cross_entropy", [a.hidden, a.weight, *constants]
-    else:
-        operator, inputs = "paddle_infra_linear_cross_entropy_bias", [a.hidden, a.weight, a.bias, *constants]
-    return paddle._C_ops._run_custom_op(operator, *inputs, *options)[0]
 
 
 def _reference_refusals(a: Arguments) -> list[str]:

@@ -1,4 +1,4 @@
-"""Every operator in plain Paddle: the fallback, the form that is exported, and the oracle of the tests."""
+"""Operators in plain Paddle: the fallback, the exported form, the oracle of tests. Attention: _attention_reference."""
 
 from __future__ import annotations
 

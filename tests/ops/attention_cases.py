@@ -14,13 +14,14 @@ from paddle_infra.ops._dropout import draw_seed
 from tests.ops.attention_gold import Case, bfloat16, gold
 
 PRECISIONS = ("highest", "medium")
-#: Rounding errors of float32 that no reference's luck takes away, relative to the sums without cancellation: where all
-#: is cancelled (one visible key has no gradient), the plain implementation may be exact by chance.
-ROUNDING = 3e-7
-#: In bfloat16 the largest error of a result is that of the definition with all factors rounded, within a factor of 2
-#: (kernels round other, equally good factors: weights before the division by their sum), or, of a result of a few
-#: terms, one rounding of 2^-9 of each of the two factors.
-MEDIUM_FACTOR, MEDIUM_ROUNDING = 2.0, 2.0**-8
+#: Where all is cancelled (one visible key has no gradient) or results are few, the plain implementation may be exact by
+#: chance: a kernel may always have one rounding error of its dtype at the worst place. For narrow dtypes the backward
+#: pass starts from the rounded result, which the plain implementation does not.
+ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+#: Medium is as exact as the definition with all factors rounded to bfloat16, within a factor of 2: kernels round other,
+#: equally good factors, such as weights before the division by their sum. Where roundings are so few that this is a
+#: matter of luck, half of one more.
+MEDIUM_FACTOR, MEDIUM_ROUNDING = 2.0, 2.0**-9
 
 
 def make_case(
@@ -105,20 +106,13 @@ def drawn_seed(seed: int) -> int:
     return draw_seed().item()
 
 
-def check(
-    case: Case,
-    precisions: Sequence[str] = PRECISIONS,
-    *,
-    factor: float = 1.0,
-    seed: int = 0,
-) -> None:
+def check(case: Case, precisions: Sequence[str] = PRECISIONS, seed: int = 0) -> None:
     """Assert that the fused results are as exact as the plain ones, and in bfloat16 as exact as that can be.
 
     Args:
         case: What to compute.
         precisions: Of matrix products.
-        factor: How many times the plain implementation's error is allowed; say why where it is not 1.
-        seed: Of Paddle's generator.
+        seed: Of Paddle's generator, for dropout.
     """
     dropout_seed = drawn_seed(seed) if case.options.get("dropout_p") else None
     true, plain = gold(case, seed=dropout_seed), run(case, "reference", seed)
@@ -132,14 +126,13 @@ def check(
             is_empty = np.isneginf(truth)
             for found in (fused, plain):
                 assert np.array_equal(np.isneginf(found[name]), is_empty), name
-            dtype = "float32" if name in ("lse", "bias") else case.dtype
+            dtype = "float32" if name == "lse" else case.dtype
             kept = truth[~is_empty]
-            budget = (
-                error_budget(plain[name][~is_empty], kept, dtype, factor) + ROUNDING * true.magnitudes[name]
-            )
+            budget = error_budget(plain[name][~is_empty], kept, dtype)
+            budget += ROUNDING[dtype] * true.magnitudes[name]
             if precision == "medium":
-                own_error = np.abs(rounded.results[name][~is_empty] - kept).max(initial=0.0)
-                budget += MEDIUM_FACTOR * own_error + MEDIUM_ROUNDING * true.magnitudes[name]
+                budget += MEDIUM_ROUNDING * true.magnitudes[name]
+                budget += MEDIUM_FACTOR * largest_error(rounded.results[name][~is_empty], kept)
             error = largest_error(fused[name][~is_empty], kept)
             assert error <= budget, f"{name}, {precision}: error {error:.3g}, allowed {budget:.3g}"
 

@@ -34,7 +34,7 @@ class Case:
 
 @dataclass
 class Gold:
-    """The true results, and the same sums without cancellation: rounding errors are relative to these."""
+    """The true results, and what one rounding error on the way can amount to in them, relative to that error."""
 
     results: dict[str, np.ndarray]
     magnitudes: dict[str, float]
@@ -109,15 +109,18 @@ def gold(
     scale, cap = o.get("scale"), o.get("softcap", 0.0)
     scale = head_dim**-0.5 if scale is None else scale
     z = scale * (q @ k.swapaxes(2, 3))
-    s, slope = z, np.ones_like(z)
+    size_s = np.abs(scale) * (np.abs(q) @ np.abs(k).swapaxes(2, 3))
+    s, slope, size_slope = z, np.ones_like(z), np.zeros_like(z)
     if cap:
         t = np.tanh(z / cap)
-        s, slope = cap * t, 1 - t**2
+        s, slope, size_slope = cap * t, 1 - t**2, 2 * np.abs(t)
     seen, behind = visible(case, align_to_lengths)
     if case.has_bias_gradient:
         s = s + case.bias.astype("float64")
+        size_s = size_s + np.abs(case.bias)
     if case.alibi_slopes is not None:
-        s = s - case.alibi_slopes.astype("float64")[..., None, None] * np.abs(behind)
+        penalty = case.alibi_slopes.astype("float64")[..., None, None] * np.abs(behind)
+        s, size_s = s - penalty, size_s + penalty
     s = np.where(seen, s, -np.inf)
     top = s.max(axis=3, keepdims=True, initial=-np.inf)
     e = np.exp(s - np.where(np.isfinite(top), top, 0.0))
@@ -140,8 +143,14 @@ def gold(
     dlse = np.where(is_empty, 0.0, case.grad_lse.astype("float64")[..., None])
     delta = (do * out).sum(axis=3, keepdims=True)  # is sum_j p_j dp_j
     ds = p * (dp - delta + dlse)
-    size_ds = p * (np.abs(dp) + (np.abs(dp) * p).sum(axis=3, keepdims=True) + np.abs(dlse))
-    dz, size_dz = r(ds * slope), size_ds * slope
+    dz = r(ds * slope)
+
+    mean_size_s = (p * size_s).sum(axis=3, keepdims=True)
+    size_p = p * (1 + size_s + mean_size_s)
+    size_dp = (np.abs(do) @ np.abs(v).swapaxes(2, 3)) * keep
+    size_ds = p * (size_dp + (p * size_dp).sum(axis=3, keepdims=True) + np.abs(dlse))
+    size_ds = size_ds + size_p * np.abs(dp - delta + dlse)
+    size_dz = size_ds * slope + np.abs(ds) * size_slope
 
     def of_kv_heads(x: np.ndarray) -> np.ndarray:
         return x.reshape(batch, kv_heads, groups, seq_k, head_dim).sum(axis=2).transpose(0, 2, 1, 3)
@@ -170,15 +179,14 @@ def gold(
         }
         return {**found, "bias": of_bias(ds)} if case.has_bias_gradient else found
 
-    largest_score = np.where(seen, np.abs(z) + np.abs(np.where(seen, s, 0.0)), 0.0).max(axis=3, initial=0.0)
     sizes = everything(
-        dropped @ np.abs(v),
-        largest_score,
+        (size_p * keep) @ np.abs(v),
+        mean_size_s + np.abs(np.where(is_empty, 0.0, lse[..., None])),
         size_ds,
         size_dz,
         np.abs(q),
         np.abs(k),
-        dropped.swapaxes(2, 3) @ np.abs(rounded_do),
+        (size_p * keep).swapaxes(2, 3) @ np.abs(do),
     )
     return Gold(
         everything(out, lse, ds, dz, q, k, dropped.swapaxes(2, 3) @ rounded_do),

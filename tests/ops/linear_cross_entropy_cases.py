@@ -114,12 +114,18 @@ def run(case: Case, impl: str, dtype: str = "float32") -> dict[str, np.ndarray]:
     return result
 
 
-def check(case: Case, factor: float = 1.0) -> None:
-    """Assert that the fused result is as exact as the plain one of the same dtype (``factor`` times its error)."""
+def check(case: Case, factor: float = 1.0, dtype: str = "float32") -> None:
+    """Assert that the fused result is as exact as the plain one of the same dtype.
+
+    Args:
+        case: what to compute.
+        factor: how many times the plain one's error is allowed.
+        dtype: whose allowance is added: "bfloat16" for products of rounded numbers.
+    """
     truth, plain, fused = gold(case), run(case, "reference"), run(case, "fused")
     assert fused.keys() == plain.keys()
     for name, value in fused.items():
-        budget = error_budget(plain[name], truth[name], "float32", factor)
+        budget = error_budget(plain[name], truth[name], dtype, factor)
         error = largest_error(value, truth[name])
         assert error <= budget, f"{name}: error {error:.3g}, allowed {budget:.3g}, options {case.options}"
 

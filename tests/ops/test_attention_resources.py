@@ -204,9 +204,10 @@ def test_memory_stays_the_same_over_many_calls():
 TARGET = """
 import paddle_infra
 from paddle_infra._core import extension
-from paddle_infra.ops import set_matmul_precision
-from tests.ops.attention_cases import check
+from tests.ops.attention_cases import PRECISIONS, cases_of_targets, check
 
+for case in cases_of_targets():
+    check(case, PRECISIONS)
 print(extension.require().isa)
 """
 

@@ -68,7 +68,9 @@ def test_random_combinations():
             "reduction": str(rng.choice(["mean", "sum", "none"])),
             "weight_layout": str(rng.choice(["vd", "dv"])),
         }
-        check(make_case(rows, features, classes, seed=seed, **options))
+        # On average the fused results are the more exact ones, but of 1,200 one may meet a lucky plain one: error
+        # 1.4e-6 of the largest value against 0.4e-6.
+        check(make_case(rows, features, classes, seed=seed, **options), factor=2.0)
 
 
 @pytest.mark.parametrize("scale", [1e2, 1e4])

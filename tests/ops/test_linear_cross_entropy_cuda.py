@@ -31,13 +31,15 @@ class Params(ctypes.Structure):
     """LinearCrossEntropyParams of csrc/linear_cross_entropy/linear_cross_entropy.h."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("hidden", "weight", "bias", "label", "class_weight", "token_weight")),
+        *((name, POINTER) for name in ("hidden", "weight", "bias", "label", "target", "class_weight", "token_weight")),
         *((name, INT) for name in ("rows", "hidden_size", "classes")),
         *((name, INT) for name in ("weight_class_stride", "weight_feature_stride", "ignore_index")),
-        *((name, FLOAT) for name in ("label_smoothing", "z_loss", "softcap")),
-        ("reduction", ctypes.c_int),
+        *((name, FLOAT) for name in ("label_smoothing", "z_loss", "softcap", "focal_gamma")),
+        *((name, ctypes.c_int) for name in ("reduction", "kind", "precision")),
         *((name, POINTER) for name in ("stats", "loss", "grad_loss")),
-        *((name, POINTER) for name in ("grad_hidden", "grad_weight", "grad_bias", "workspace")),
+        *((name, POINTER) for name in ("grad_hidden", "grad_weight", "grad_bias")),
+        ("threads", ctypes.c_int),
+        ("workspace", POINTER),
     )
 
 
@@ -92,12 +94,12 @@ def run_host(library, case: Case, grad_loss: np.ndarray | None = None) -> dict[s
     outputs = {"loss": Output(loss_shape), "hidden": Output((rows, features)), "weight": Output(weight.shape)}
     if case.bias is not None:
         outputs["bias"] = Output((classes,))
-    stats = Output((rows, 3))
+    stats = Output((rows, 5))
     p = Params(
-        *map(pointer, (case.hidden, weight, case.bias, label, case.class_weight, case.token_weight)),
+        *map(pointer, (case.hidden, weight, case.bias, label, None, case.class_weight, case.token_weight)),
         *(rows, features, classes, *((1, classes) if is_dv else (features, 1)), o.get("ignore_index", -100)),
-        *(o.get(name, 0.0) for name in ("label_smoothing", "z_loss", "softcap")),
-        *(reduction, stats.pointer, outputs["loss"].pointer, pointer(above)),
+        *(o.get(name, 0.0) for name in ("label_smoothing", "z_loss", "softcap", "focal_gamma")),
+        *(reduction, 0, 0, stats.pointer, outputs["loss"].pointer, pointer(above)),
         *(outputs[name].pointer if name in outputs else None for name in ("hidden", "weight", "bias")),
     )
     size = library.paddle_infra_linear_cross_entropy_cuda_workspace(ctypes.byref(p))
@@ -264,7 +266,7 @@ def test_scratch_memory_does_not_grow_with_rows_times_classes(library):
 def test_the_device_and_the_build_decide_whether_fused_takes_tensors(monkeypatch, device, has_cuda, reason):
     status = ExtensionStatus(True, extension.LIBRARY, (), MappingProxyType({"cuda": has_cuda}))
     monkeypatch.setattr(extension, "load", lambda: status)
-    module = importlib.import_module("paddle_infra.ops.linear_cross_entropy")  # the package has the function
+    module = importlib.import_module("paddle_infra.ops._head_operator")
     monkeypatch.setattr(module, "device_of", lambda tensor: device)
     inputs = paddle.randn([2, 3]), paddle.randn([4, 3]), paddle.to_tensor([0, 3])
     dispatch = explain_dispatch("linear_cross_entropy", *inputs)

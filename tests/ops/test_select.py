@@ -68,9 +68,29 @@ def test_unknown_names():
     ):
         implementation("gpu").__enter__()
     with pytest.raises(
-        InvalidInputError, match="operator: expected one of linear_cross_entropy, got 'softmax'"
+        InvalidInputError, match=r"operator: expected one of add_norm, .*linear_cross_entropy, got 'softmax'"
     ):
         explain_dispatch("softmax")
+
+
+def test_explain_dispatch_takes_the_arguments_of_the_operator():
+    x = paddle.ones([1, 2, 1, 4])
+    starts = paddle.to_tensor([0, 2])
+    calls = {
+        "attention": (x, x, x),
+        "attention_with_lse": (x, x, x),
+        "attention_decode": (x, x, x),
+        "attention_varlen": (x[0], x[0], x[0], starts, starts),
+        "linear_cross_entropy": (paddle.ones([2, 3]), paddle.ones([4, 3]), paddle.to_tensor([0, 3])),
+    }
+    assert calls.keys() == _select.OPERATORS.keys()
+    for operator, inputs in calls.items():
+        assert str(explain_dispatch(operator, *inputs)) == f"{operator}: fused runs"
+        assert explain_dispatch(operator, *inputs, impl="reference").chosen == "reference"
+    with pytest.raises(TypeError, match="missing a required argument: 'value'"):
+        explain_dispatch("attention", x, x)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'dropout_p'"):
+        explain_dispatch("attention_decode", x, x, x, dropout_p=0.1)
 
 
 def test_explain_dispatch_checks_decides_and_runs_nothing():

@@ -19,7 +19,7 @@ from paddle_infra.nn import (
     TransformerEmbedding,
     TransformerEncoder,
     cls_pool,
-    key_padding_bias,
+    key_padding_mask,
     mean_pool,
 )
 
@@ -55,7 +55,7 @@ class _Encoder(nn.Layer):
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor | None, attention_mask: Tensor | None
     ) -> Tensor:
-        bias = None if attention_mask is None else key_padding_bias(attention_mask)
+        bias = None if attention_mask is None else key_padding_mask(attention_mask)
         return self.stack(self.embeddings(input_ids, token_type_ids), bias)
 
 

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import math
-
-import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_infra import ops
 from paddle_infra._core.errors import InvalidInputError
-
-# Added to the scores of masked keys. exp(-1e9) is exactly 0 in float32, and the sum stays finite, unlike with -inf.
-_MASKED_SCORE = -1e9
+from paddle_infra.nn.linear import Linear
 
 
-def key_padding_bias(attention_mask: Tensor) -> Tensor:
-    """Turn a padding mask into scores to add: 0 where a key is kept, -1e9 where it is padding.
+def key_padding_mask(attention_mask: Tensor) -> Tensor:
+    """Turn a padding mask into one that says which keys every query sees.
 
     Args:
         attention_mask: integers ``[batch_size, seq_len]``, 1 = token, 0 = padding.
 
     Returns:
-        float32 ``[batch_size, 1, 1, seq_len]``, broadcast over heads and queries.
+        bool ``[batch_size, 1, 1, seq_len]``, broadcast over heads and queries.
     """
-    padding = 1.0 - attention_mask.astype("float32")
-    return (padding * _MASKED_SCORE).unsqueeze([1, 2])
+    return (attention_mask != 0).unsqueeze([1, 2])
 
 
 class MultiHeadAttention(nn.Layer):
     r"""Scaled dot-product self-attention with several heads.
 
-    ``softmax(Q Kᵀ / √head_dim + bias) V``, then an output projection.
+    ``softmax(Q Kᵀ / √head_dim + bias) V``, then an output projection; the scores are never stored (see
+    :func:`paddle_infra.ops.attention`).
 
     Args:
         hidden_size: width of input and output; a multiple of ``num_heads``.
@@ -39,7 +34,8 @@ class MultiHeadAttention(nn.Layer):
 
     Shapes:
         hidden ``[batch_size, seq_len, hidden_size]``; bias broadcastable to
-        ``[batch_size, num_heads, seq_len, seq_len]`` or None; result as hidden.
+        ``[batch_size, num_heads, seq_len, seq_len]``, float (added to the scores) or bool (True: seen), or None;
+        result as hidden.
 
     References:
         Vaswani et al., "Attention Is All You Need", arXiv:1706.03762, section 3.2.
@@ -53,26 +49,19 @@ class MultiHeadAttention(nn.Layer):
             )
         self.num_heads = num_heads
         self.head_dim = hidden_size // num_heads
-        self.scale = 1.0 / math.sqrt(self.head_dim)
         self.dropout = dropout
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
-        self.output = nn.Linear(hidden_size, hidden_size)
+        self.query = Linear(hidden_size, hidden_size)
+        self.key = Linear(hidden_size, hidden_size)
+        self.value = Linear(hidden_size, hidden_size)
+        self.output = Linear(hidden_size, hidden_size)
 
     def _split_heads(self, projected: Tensor) -> Tensor:
-        return projected.reshape([0, 0, self.num_heads, self.head_dim]).transpose([0, 2, 1, 3])
+        return projected.reshape([0, 0, self.num_heads, self.head_dim])
 
     def forward(self, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the attended and projected hidden states."""
-        query = self._split_heads(self.query(hidden) * self.scale)
-        key = self._split_heads(self.key(hidden))
-        value = self._split_heads(self.value(hidden))
-        scores = paddle.matmul(query, key, transpose_y=True)
-        if bias is not None:
-            scores = scores + bias
-        weights = F.softmax(scores, axis=-1)
-        if self.dropout:
-            weights = F.dropout(weights, self.dropout, training=self.training)
-        context = paddle.matmul(weights, value).transpose([0, 2, 1, 3]).flatten(2)
-        return self.output(context)
+        query, key, value = (
+            self._split_heads(project(hidden)) for project in (self.query, self.key, self.value)
+        )
+        context = ops.attention(query, key, value, bias=bias, dropout_p=self.dropout, training=self.training)
+        return self.output(context.flatten(2))

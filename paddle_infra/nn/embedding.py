@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
+
+from paddle_infra import ops
 
 
 class TransformerEmbedding(nn.Layer):
@@ -41,13 +41,20 @@ class TransformerEmbedding(nn.Layer):
         self.position = nn.Embedding(max_positions, hidden_size)
         self.token_type = nn.Embedding(type_vocab_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size, epsilon=epsilon)
+        self.epsilon = epsilon
         self.dropout = dropout
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return the embedded sequence."""
-        if token_type_ids is None:
-            token_type_ids = paddle.zeros_like(input_ids)
-        positions = paddle.arange(input_ids.shape[1], dtype="int64")
-        embedded = self.word(input_ids) + self.token_type(token_type_ids) + self.position(positions)
-        embedded = self.norm(embedded)
-        return F.dropout(embedded, self.dropout, training=self.training) if self.dropout else embedded
+        return ops.embedding_norm(
+            input_ids,
+            self.word.weight,
+            self.position.weight,
+            self.token_type.weight,
+            self.norm.weight,
+            self.norm.bias,
+            token_type_ids=token_type_ids,
+            epsilon=self.epsilon,
+            dropout_p=self.dropout,
+            training=self.training,
+        )

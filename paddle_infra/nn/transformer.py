@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_infra import ops
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.nn.attention import MultiHeadAttention
+from paddle_infra.nn.linear import Linear
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": lambda hidden: F.gelu(hidden, approximate=True),
-    "relu": F.relu,
-    "silu": F.silu,
-}
+# What checkpoints call activations, and what paddle_infra.ops.linear does.
+_ACTIVATIONS = MappingProxyType({"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu", "silu": "silu"})
 
 
 class TransformerEncoderLayer(nn.Layer):
@@ -54,20 +51,27 @@ class TransformerEncoderLayer(nn.Layer):
             raise InvalidInputError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {activation!r}")
         self.attention = MultiHeadAttention(hidden_size, num_heads, attention_dropout)
         self.attention_norm = nn.LayerNorm(hidden_size, epsilon=epsilon)
-        self.intermediate = nn.Linear(hidden_size, intermediate_size)
-        self.output = nn.Linear(intermediate_size, hidden_size)
+        self.intermediate = Linear(hidden_size, intermediate_size, _ACTIVATIONS[activation])
+        self.output = Linear(intermediate_size, hidden_size)
         self.output_norm = nn.LayerNorm(hidden_size, epsilon=epsilon)
-        self.activation = activation
+        self.epsilon = epsilon
         self.dropout = dropout
 
-    def _drop(self, hidden: Tensor) -> Tensor:
-        return F.dropout(hidden, self.dropout, training=self.training) if self.dropout else hidden
+    def _add(self, hidden: Tensor, residual: Tensor, norm: nn.LayerNorm) -> Tensor:
+        return ops.add_norm(
+            hidden,
+            residual,
+            norm.weight,
+            norm.bias,
+            epsilon=self.epsilon,
+            dropout_p=self.dropout,
+            training=self.training,
+        )
 
     def forward(self, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the layer's output."""
-        hidden = self.attention_norm(hidden + self._drop(self.attention(hidden, bias)))
-        inner = _ACTIVATIONS[self.activation](self.intermediate(hidden))
-        return self.output_norm(hidden + self._drop(self.output(inner)))
+        hidden = self._add(self.attention(hidden, bias), hidden, self.attention_norm)
+        return self._add(self.output(self.intermediate(hidden)), hidden, self.output_norm)
 
 
 class TransformerEncoder(nn.Layer):

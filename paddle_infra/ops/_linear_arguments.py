@@ -9,7 +9,14 @@ import paddle
 from paddle_infra._core.checks import UNKNOWN, check_choice, check_shape, check_tensor, dtype_name
 from paddle_infra._core.errors import InvalidInputError
 
-ACTIVATIONS = ("none", "gelu", "gelu_tanh", "relu", "silu", "swiglu")  # in the order of csrc/common/activation.h
+ACTIVATIONS = (
+    "none",
+    "gelu",
+    "gelu_tanh",
+    "relu",
+    "silu",
+    "swiglu",
+)  # in the order of csrc/common/activation.h
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
 
 

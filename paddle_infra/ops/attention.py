@@ -208,5 +208,7 @@ IMPLEMENTATIONS: Sequence[_select.Implementation] = (
 )
 _WITH_LSE: Sequence[_select.Implementation] = (
     _FUSED,
-    _select.Implementation("reference", _attention_reference.refusals, _attention_reference.attention_with_lse),
+    _select.Implementation(
+        "reference", _attention_reference.refusals, _attention_reference.attention_with_lse
+    ),
 )

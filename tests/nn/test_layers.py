@@ -41,7 +41,7 @@ def test_masked_keys_have_no_weight_at_all() -> None:
     changed = x.copy()
     changed[0, 3:] = 1e3
     changed[1, 1:] = -1e3
-    bias = nn.key_padding_bias(mask)
+    bias = nn.key_padding_mask(mask)
     one, other = (layer(paddle.to_tensor(value), bias).numpy() for value in (x, changed))
     assert np.array_equal(one[0, :3], other[0, :3])
     assert np.array_equal(one[1, :1], other[1, :1])

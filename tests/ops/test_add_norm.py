@@ -295,6 +295,6 @@ def test_dispatch():
     assert plain.chosen == "reference"
     assert "the compiled kernel computes in float32, hidden is float64" in str(plain)
     with pytest.raises(
-        UnsupportedError, match="(?s)computes in float32, hidden is float16.*no float16 addition"
+        UnsupportedError, match=r"(?s)computes in float32, hidden is float16.*no float16 addition"
     ):
         add_norm(hidden.astype("float16"))

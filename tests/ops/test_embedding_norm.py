@@ -310,5 +310,5 @@ def test_dispatch():
     plain = explain_dispatch("embedding_norm", ids, word.astype("float64"))
     assert plain.chosen == "reference"
     assert "the compiled kernel computes in float32, word is float64" in str(plain)
-    with pytest.raises(UnsupportedError, match="(?s)word is bfloat16.*Paddle has no bfloat16 addition"):
+    with pytest.raises(UnsupportedError, match=r"(?s)word is bfloat16.*Paddle has no bfloat16 addition"):
         embedding_norm(ids, word.astype("bfloat16"))

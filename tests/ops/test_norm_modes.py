@@ -122,7 +122,8 @@ for i in range(count):
     for result in (found, again):
         print("error", result.shape == data["out"].shape, abs(result - data["out"]).max())
 ids, types = (paddle.to_tensor(data[name]) for name in ("ids", "types"))
-for bad in ((ids + 100, types), (ids, types[:, :2]), (paddle.zeros([1, 131], "int64"), paddle.zeros([1, 131], "int64"))):
+long = paddle.zeros([1, 131], "int64")
+for bad in ((ids + 100, types), (ids, types[:, :2]), (long, long)):
     try:
         loaded(*bad)
     except ValueError as error:

@@ -68,7 +68,7 @@ def test_unknown_names():
     ):
         implementation("gpu").__enter__()
     with pytest.raises(
-        InvalidInputError, match=r"operator: expected one of attention, .*linear_cross_entropy, got 'softmax'"
+        InvalidInputError, match=r"operator: expected one of add_norm, .*linear_cross_entropy, got 'softmax'"
     ):
         explain_dispatch("softmax")
 
@@ -77,10 +77,14 @@ def test_explain_dispatch_takes_the_arguments_of_the_operator():
     x = paddle.ones([1, 2, 1, 4])
     starts = paddle.to_tensor([0, 2])
     calls = {
+        "add_norm": (x, x),
+        "add_norm_with_sum": (x, x),
         "attention": (x, x, x),
         "attention_with_lse": (x, x, x),
         "attention_decode": (x, x, x),
         "attention_varlen": (x[0], x[0], x[0], starts, starts),
+        "embedding_norm": (paddle.to_tensor([[0, 3]]), paddle.ones([4, 3])),
+        "linear": (paddle.ones([2, 3]), paddle.ones([3, 4])),
         "linear_cross_entropy": (paddle.ones([2, 3]), paddle.ones([4, 3]), paddle.to_tensor([0, 3])),
     }
     assert calls.keys() == _select.OPERATORS.keys()

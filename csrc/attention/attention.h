@@ -7,11 +7,9 @@
 
 #include "common/abi.h"
 #include "common/data_type.h"
+#include "common/matmul_precision.h"
 
 namespace paddle_infra {
-
-// How products are multiplied; sums are always float32.
-enum class MatmulPrecision : int { kHighest = 0, kMedium = 1 };  // float32, bfloat16
 
 // Where a [batch, sequence, head, head_dim] tensor lies: strides count elements, the last axis has stride 1.
 struct AttentionStrides {

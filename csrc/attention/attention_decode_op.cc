@@ -43,7 +43,7 @@ std::vector<Tensor> Forward(const Tensor& q, const Tensor& k, const Tensor& v, c
   p.lse = lse.data<float>();
   paddle_infra::set_lse_strides(lse.shape(), &p);
   const Tensor workspace =
-      paddle_infra::allocate_workspace(paddle_infra_attention_decode_cpu_workspace(&p), &p);
+      paddle_infra::allocate_workspace(paddle_infra_attention_decode_cpu_workspace(&p), &p.workspace);
   paddle_infra_attention_decode_cpu(&p);
   return {out, lse};
 }

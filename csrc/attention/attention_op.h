@@ -1,27 +1,16 @@
 // From Paddle's tensors to the kernels' parameters: what the attention operators share. Includes Paddle.
-//
-// Everything is checked here although the Python functions check too: saved programs call the operators
-// without Python, and the kernels would read outside of their arrays.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <sstream>
-#include <string>
-#include <vector>
 
 #include "attention/attention.h"
 #include "common/cpu_target.h"
+#include "common/op_checks.h"
 #include "common/thread_count.h"
-#include "paddle/common/enforce.h"
-#include "paddle/phi/api/all.h"
 
 namespace paddle_infra {
-
-using paddle::Tensor;
-using OptionalTensor = paddle::optional<Tensor>;
-using Shape = std::vector<int64_t>;
 
 constexpr int64_t kMaxHeadDim = 256;
 
@@ -37,36 +26,6 @@ struct AttentionInputs {
   const Tensor *q, *k, *v, *bias;
   const Tensor *cu_seqlens_q, *cu_seqlens_k, *q_lengths, *kv_lengths, *alibi_slopes, *seed;
 };
-
-inline const Tensor* pointer_or_null(const OptionalTensor& tensor) { return tensor ? &*tensor : nullptr; }
-
-// Builds a message of a call that cannot be carried out, and throws it; Python sees a ValueError. Not
-// PD_CHECK or PD_THROW: inside a static program their exception ends the process.
-template <class... Parts>
-[[noreturn]] void refuse(const char* name, const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  PADDLE_THROW(common::errors::InvalidArgument("%s: %s", name, text.str()));
-}
-
-inline std::string text_of(const Shape& shape) {
-  std::ostringstream text;
-  for (size_t i = 0; i < shape.size(); ++i) text << (i == 0 ? "[" : ", ") << shape[i];
-  text << (shape.empty() ? "[]" : "]");
-  return text.str();
-}
-
-inline void require_cpu(const char* name, const char* what, const Tensor& tensor, paddle::DataType dtype) {
-  if (!tensor.is_cpu()) refuse(name, what, ": expected a tensor in CPU memory, got one in ", tensor.place());
-  if (tensor.dtype() != dtype) refuse(name, what, ": expected ", dtype, ", got ", tensor.dtype());
-}
-
-inline void require_like(const char* name, const char* what, const Tensor& tensor, paddle::DataType dtype,
-                         const Shape& shape) {
-  require_cpu(name, what, tensor, dtype);
-  if (tensor.shape() == shape) return;
-  refuse(name, what, ": expected shape ", text_of(shape), ", got ", text_of(tensor.shape()));
-}
 
 inline DataType dtype_of(const char* name, const Tensor& q) {
   switch (q.dtype()) {
@@ -283,15 +242,6 @@ inline void fill_zero(Tensor* tensor) {
 inline void set_lse_strides(const Shape& lse, AttentionParams* p) {
   p->lse_stride[0] = lse.size() == 3 ? lse[1] * lse[2] : 0;
   p->lse_stride[1] = lse.back();
-}
-
-// Scratch memory, to be kept as long as the kernel runs.
-inline Tensor allocate_workspace(int64_t bytes, AttentionParams* p) {
-  constexpr int64_t kAlignment = 64;
-  Tensor workspace = paddle::empty({bytes + kAlignment}, paddle::DataType::UINT8, paddle::CPUPlace());
-  const auto address = reinterpret_cast<uintptr_t>(workspace.data());
-  p->workspace = reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
-  return workspace;
 }
 
 }  // namespace paddle_infra

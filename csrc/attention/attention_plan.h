@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "attention/attention.h"
+#include "common/workspace.h"
 
 namespace paddle_infra {
 
@@ -20,11 +21,6 @@ constexpr float kLn2 = 0.6931471805599453f;
 // Running maxima start here, and hidden scores are -infinity: exp2 of their difference is 0, never a NaN. So
 // a score below this counts as hidden too.
 constexpr float kLowestMax = -1e29f;
-
-inline int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-inline int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
 // One entry of the batch. Rows of the tensors are counted from the start of the whole tensor.
 struct Sequence {
@@ -121,23 +117,6 @@ struct BwdTask {
   int64_t b, kv_head;
   Range heads, queries, keys;  // queries and keys start at multiples of panel and chunk
   bool wants_query, wants_key_value, wants_bias;
-};
-
-// Cuts workspace into arrays that start on cache lines.
-class Arena {
- public:
-  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
-  template <class T>
-  T* take(int64_t count) {
-    char* start = base_ + used_;
-    used_ += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
-    return reinterpret_cast<T*>(start);
-  }
-  int64_t used() const { return used_; }
-
- private:
-  char* base_;
-  int64_t used_ = 0;
 };
 
 }  // namespace paddle_infra

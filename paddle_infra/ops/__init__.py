@@ -12,6 +12,8 @@ from paddle_infra.ops.attention import attention, attention_with_lse
 from paddle_infra.ops.attention_decode import attention_decode
 from paddle_infra.ops.attention_varlen import attention_varlen
 from paddle_infra.ops.linear_cross_entropy import linear_cross_entropy
+from paddle_infra.ops.linear_int8 import linear_int8, quantize_weight
+from paddle_infra.ops.linear_topk import linear_topk, linear_topk_log_prob
 
 __all__ = [
     "attention",
@@ -22,5 +24,9 @@ __all__ = [
     "get_matmul_precision",
     "implementation",
     "linear_cross_entropy",
+    "linear_int8",
+    "linear_topk",
+    "linear_topk_log_prob",
+    "quantize_weight",
     "set_matmul_precision",
 ]

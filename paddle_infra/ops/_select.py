@@ -30,6 +30,9 @@ OPERATORS: Mapping[str, str] = MappingProxyType(
         "attention_varlen": "attention_varlen",
         "attention_with_lse": "attention",
         "linear_cross_entropy": "linear_cross_entropy",
+        "linear_int8": "linear_int8",
+        "linear_topk": "linear_topk",
+        "linear_topk_log_prob": "linear_topk",
     }
 )
 

@@ -52,7 +52,8 @@ static void quantize_row(const float* x, int64_t depth, int8_t* codes, float* sc
 
 template <Activation kActivation, bool kHasBias>
 PI_INLINE Vec result(Vec sum, float row_scale, Vec scale, Vec bias) {
-  const Vec product = sum * row_scale * scale;
+  // In this order: large rows times moderate weights do not overflow on the way.
+  const Vec product = sum * scale * row_scale;
   return activation_value<kActivation>(kHasBias ? product + bias : product);
 }
 

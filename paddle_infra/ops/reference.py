@@ -67,7 +67,7 @@ def linear_topk(a: _linear_topk_arguments.Arguments) -> tuple[paddle.Tensor, pad
     log_sum = paddle.log(paddle.exp(logits - top).sum(axis=-1, keepdim=True))
     log_prob = paddle.take_along_axis(logits, index, axis=-1) - top - log_sum
     first = paddle.zeros_like(index) + paddle.arange(a.k)
-    index = paddle.where(paddle.isnan(log_sum) | paddle.zeros_like(first, "bool"), first, index)
+    index = paddle.where(paddle.isnan(log_sum), first, index)
     return (log_prob if a.is_log else paddle.exp(log_prob)), index
 
 
@@ -77,7 +77,7 @@ def _largest(logits: paddle.Tensor, k: int) -> paddle.Tensor:
     last = values[..., -1:]
     # Of the classes that equal the last one, the first.
     num_classes = logits.shape[-1]
-    order = num_classes - paddle.arange(num_classes)
+    order = num_classes - paddle.arange(num_classes, dtype="int32")
     tied = paddle.topk(paddle.where(logits == last, order, paddle.zeros_like(order)), k)[1]
     above = (values > last).astype("int64")
     place = paddle.clip(paddle.arange(k) - above.sum(axis=-1, keepdim=True), min=0)
@@ -90,12 +90,12 @@ def _largest(logits: paddle.Tensor, k: int) -> paddle.Tensor:
 def linear_int8(a: _linear_int8_arguments.Arguments) -> paddle.Tensor:
     """Multiply int8 numbers as float64 ones, which is exact; see :func:`paddle_infra.ops.linear_int8`."""
     top = a.x.abs().max(axis=-1, keepdim=True)
-    is_zero = top < _linear_int8_arguments.ZERO
-    one = paddle.ones_like(top)
-    safe = paddle.where(is_zero, one, top)
-    codes = paddle.round(a.x * paddle.where(is_zero, paddle.zeros_like(top), 127.0 / safe))
+    is_zero = (top < _linear_int8_arguments.ZERO).astype("float32")
+    safe = top + is_zero
+    largest = paddle.full([1], 127.0)  # a number over a tensor would be an operator that paddle2onnx lacks
+    codes = paddle.round(a.x * (largest / safe * (1.0 - is_zero)))
     sums = paddle.matmul(codes.astype("float64"), a.weight.astype("float64")).astype("float32")
-    y = sums * paddle.where(is_zero, one, safe / 127.0) * a.weight_scale
+    y = sums * a.weight_scale * (safe / 127.0)
     return _activated(y if a.bias is None else y + a.bias, a.activation)
 
 

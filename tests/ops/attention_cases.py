@@ -92,9 +92,7 @@ def run(case: Case, impl: str, seed: int = 0) -> dict[str, np.ndarray]:
     """Results and all gradients, in dygraph."""
     leaves, options = tensors_of(case)
     paddle.seed(seed)
-    out, lse = attention_with_lse(
-        leaves["query"], leaves["key"], leaves["value"], impl=impl, **options
-    )
+    out, lse = attention_with_lse(leaves["query"], leaves["key"], leaves["value"], impl=impl, **options)
     grad_out = paddle.to_tensor(case.grad_out).astype(case.dtype)
     paddle.autograd.backward([out, lse], [grad_out, paddle.to_tensor(case.grad_lse)])
     found = {"out": out, "lse": lse, **{name: leaf.grad for name, leaf in leaves.items()}}
@@ -136,7 +134,9 @@ def check(
                 assert np.array_equal(np.isneginf(found[name]), is_empty), name
             dtype = "float32" if name in ("lse", "bias") else case.dtype
             kept = truth[~is_empty]
-            budget = error_budget(plain[name][~is_empty], kept, dtype, factor) + ROUNDING * true.magnitudes[name]
+            budget = (
+                error_budget(plain[name][~is_empty], kept, dtype, factor) + ROUNDING * true.magnitudes[name]
+            )
             if precision == "medium":
                 own_error = np.abs(rounded.results[name][~is_empty] - kept).max(initial=0.0)
                 budget += MEDIUM_FACTOR * own_error + MEDIUM_ROUNDING * true.magnitudes[name]

@@ -51,7 +51,15 @@ def random_case(seed: int) -> Case:
         options["dropout_p"] = one_of(0.1, 0.5, 0.9)
     head_dim = one_of(1, 3, 8, 8, 16, 17, 32, 33, 64)
     return make_case(
-        batch, seq_q, seq_k, heads, kv_heads, head_dim, seed=seed, logits=one_of(0.1, 1.0, 1.0, 4.0), **options
+        batch,
+        seq_q,
+        seq_k,
+        heads,
+        kv_heads,
+        head_dim,
+        seed=seed,
+        logits=one_of(0.1, 1.0, 1.0, 4.0),
+        **options,
     )
 
 

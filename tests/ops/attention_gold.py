@@ -153,7 +153,13 @@ def gold(
         return np.broadcast_to(x, (batch, heads, seq_q, seq_k)).sum(axis=axes, keepdims=True).reshape(shape)
 
     def everything(
-        out: np.ndarray, lse: np.ndarray, ds: np.ndarray, dz: np.ndarray, q: np.ndarray, k: np.ndarray, dv: np.ndarray
+        out: np.ndarray,
+        lse: np.ndarray,
+        ds: np.ndarray,
+        dz: np.ndarray,
+        q: np.ndarray,
+        k: np.ndarray,
+        dv: np.ndarray,
     ) -> dict[str, np.ndarray]:
         found = {
             "out": out.transpose(0, 2, 1, 3),

@@ -39,6 +39,8 @@ format: $(VENV)/.onnx,dev ## Rewrite the sources in the project's format.
 bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows go to benchmarks/data/.
 	$(BIN)/python benchmarks/bench_attention.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_cross_entropy.py $(ARGS)
+	$(BIN)/python benchmarks/bench_linear_topk.py $(ARGS)
+	$(BIN)/python benchmarks/bench_linear_int8.py $(ARGS)
 	$(BIN)/python benchmarks/bench_tune_cpu.py
 
 docs: $(VENV)/.onnx,docs build ## Build the documentation into docs/_build/html.

@@ -3,7 +3,9 @@
 // First all rows are quantized. Then a task is a block of rows and columns: its products, and while those are
 // in the cache, their scales, bias and activation. Sums are exact, so how work is cut changes no result.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "linear_int8/linear_int8.h"
@@ -73,6 +75,34 @@ struct Workspace {
   int32_t* sums;  // [threads][rows of a block, columns of a block]
 };
 
+// All rows, by all threads: each takes some, and waits until there are none left in work. Within the team
+// that goes on to multiply, because starting another one takes longer than the work of a small call.
+class Quantization {
+ public:
+  Quantization(const LinearInt8Params& p, const Workspace& space)
+      : p_(p),
+        space_(space),
+        together_(std::max<int64_t>(1, kQuantizedNumbers / p.depth)),
+        parts_(ceil_div(p.rows, together_)) {}
+
+  void run() {
+    for (int64_t part = next_++; part < parts_; part = next_++) {
+      const int64_t end = std::min(p_.rows, (part + 1) * together_);
+      for (int64_t i = part * together_; i < end; ++i) {
+        kernel().quantize_row(p_.x + i * p_.depth, p_.depth, space_.codes + i * p_.depth, space_.scales + i);
+      }
+      ++done_;
+    }
+    while (done_ < parts_) std::this_thread::yield();
+  }
+
+ private:
+  const LinearInt8Params& p_;
+  const Workspace& space_;
+  const int64_t together_, parts_;
+  std::atomic<int64_t> next_{0}, done_{0};
+};
+
 void run_block(const LinearInt8Params& p, const Plan& plan, const Workspace& space, int64_t index,
                int32_t* sums) {
   const int64_t row = index / plan.across * plan.rows, column = index % plan.across * plan.columns;
@@ -102,17 +132,10 @@ void paddle_infra_linear_int8_cpu(const LinearInt8Params* params) {
   const LinearInt8Params& p = *params;
   const Plan plan(p);
   const Workspace space(p, plan, p.workspace);
-  const auto none = [] {};
-  const int64_t together = std::max<int64_t>(1, kQuantizedNumbers / p.depth);
-  const auto quantize = [&](int64_t index, int) {
-    const int64_t end = std::min(p.rows, (index + 1) * together);
-    for (int64_t i = index * together; i < end; ++i) {
-      kernel().quantize_row(p.x + i * p.depth, p.depth, space.codes + i * p.depth, space.scales + i);
-    }
-  };
-  run_tasks(p.threads, ceil_div(p.rows, together), none, quantize, none);
+  Quantization quantization(p, space);
+  const auto begin = [&] { quantization.run(); };
   const auto task = [&](int64_t index, int thread) {
     run_block(p, plan, space, index, space.sums + thread * space.each);
   };
-  run_tasks(p.threads, plan.blocks(p), none, task, none);
+  run_tasks(p.threads, plan.blocks(p), begin, task, [] {});
 }

@@ -28,6 +28,7 @@ constexpr int64_t kSmallClassBlock = 256;               // for few classes, so t
 constexpr int64_t kMostGroup = 1024;                    // rows of a task: they share blocks of classes
 constexpr int64_t kTasks = 32;                          // wanted
 constexpr int64_t kFewestCandidates = 64;               // kept before the best are chosen
+constexpr int64_t kFinishedClasses = 4096;              // of a task that puts splits together
 constexpr int64_t kFewRows = 8;                         // up to here reading the weight takes the time
 
 struct TopkKernel {
@@ -193,10 +194,10 @@ void paddle_infra_linear_topk_cpu(const LinearTopkParams* params) {
     run_task(p, plan, workspace, index, workspace.memory + thread * workspace.each);
   };
   run_tasks(p.threads, plan.groups * plan.splits, none, task, none);
-  constexpr int64_t kFinished = 32;  // rows of a task
+  const int64_t together = std::max<int64_t>(1, kFinishedClasses / (p.k * plan.splits));
   const auto finish = [&](int64_t index, int) {
-    const int64_t end = std::min(p.rows, (index + 1) * kFinished);
-    for (int64_t i = index * kFinished; i < end; ++i) finish_row(p, plan, workspace, i);
+    const int64_t end = std::min(p.rows, (index + 1) * together);
+    for (int64_t i = index * together; i < end; ++i) finish_row(p, plan, workspace, i);
   };
-  run_tasks(p.threads, ceil_div(p.rows, kFinished), none, finish, none);
+  run_tasks(p.threads, ceil_div(p.rows, together), none, finish, none);
 }

@@ -1,5 +1,6 @@
 // What is known of a row of logits while its classes are gone through: the softmax so far and the candidates
-// for the k largest. Compiled once, for the baseline: it uses the standard library's algorithms.
+// for the k largest. Compiled for the baseline, because it uses the standard library's algorithms; without
+// names that other files could share. A part of linear_topk_cpu.cc.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include "linear_topk/linear_topk.h"
 
 namespace paddle_infra {
+namespace {
 
 struct Candidate {
   float logit;
@@ -16,7 +18,7 @@ struct Candidate {
 };
 
 // A larger logit, or the same and an earlier class.
-inline bool comes_before(const Candidate& a, const Candidate& b) {
+bool comes_before(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.index < b.index);
 }
 
@@ -33,7 +35,7 @@ struct RowState {
   int64_t count = 0;        // candidates
 };
 
-inline void keep_best(const Candidates& all, RowState* row) {
+void keep_best(const Candidates& all, RowState* row) {
   if (row->count < all.k) return;
   std::nth_element(all.data, all.data + all.k - 1, all.data + row->count, comes_before);
   row->count = all.k;
@@ -41,14 +43,14 @@ inline void keep_best(const Candidates& all, RowState* row) {
 }
 
 // Classes come in rising order, so one that equals the bound comes after the candidates that made it.
-inline void add_candidate(const Candidates& all, Candidate candidate, RowState* row) {
+void add_candidate(const Candidates& all, Candidate candidate, RowState* row) {
   all.data[row->count++] = candidate;
   if (row->count == all.capacity) keep_best(all, row);
 }
 
 // The running sum becomes relative to a larger maximum (arXiv:1805.02867). Returns what to subtract from
 // logits: the maximum, or 0 as long as there is nothing but -infinity, which minus itself would be a NaN.
-inline float raise_max(float max, RowState* row) {
+float raise_max(float max, RowState* row) {
   if (max > row->max) {
     if (row->max > -INFINITY) row->sum *= std::exp(static_cast<double>(row->max) - max);
     row->max = max;
@@ -57,14 +59,13 @@ inline float raise_max(float max, RowState* row) {
 }
 
 // The best k, or all if there are fewer, in order.
-inline void sort_candidates(const Candidates& all, RowState* row) {
+void sort_candidates(const Candidates& all, RowState* row) {
   keep_best(all, row);
   std::sort(all.data, all.data + row->count, comes_before);
 }
 
 // Adds the result of later classes to one of earlier classes; both are sorted.
-inline void merge_rows(const Candidates& all, RowState* row, const Candidate* later,
-                       const RowState& of_later) {
+void merge_rows(const Candidates& all, RowState* row, const Candidate* later, const RowState& of_later) {
   const float base = raise_max(of_later.max, row);
   const bool has_sum = of_later.max > -INFINITY;
   row->sum += has_sum ? of_later.sum * std::exp(static_cast<double>(of_later.max) - base) : of_later.sum;
@@ -80,7 +81,7 @@ inline void merge_rows(const Candidates& all, RowState* row, const Candidate* la
 }
 
 // Fewer than k candidates: every class but them has the logit -infinity. Adds the first ones of those.
-inline void add_impossible_classes(const Candidates& all, RowState* row) {
+void add_impossible_classes(const Candidates& all, RowState* row) {
   Candidate* known = all.data + all.k;  // sorted by class
   const int64_t count = row->count;
   std::copy(all.data, all.data + count, known);
@@ -95,7 +96,7 @@ inline void add_impossible_classes(const Candidates& all, RowState* row) {
   }
 }
 
-inline void write_row(const LinearTopkParams& p, int64_t i, const Candidates& all, RowState* row) {
+void write_row(const LinearTopkParams& p, int64_t i, const Candidates& all, RowState* row) {
   float* prob = p.prob + i * p.k;
   int64_t* index = p.index + i * p.k;
   if (!(row->sum > 0.0)) {  // also a NaN
@@ -112,4 +113,5 @@ inline void write_row(const LinearTopkParams& p, int64_t i, const Candidates& al
   }
 }
 
+}  // namespace
 }  // namespace paddle_infra

@@ -40,6 +40,8 @@ bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows
 	$(BIN)/python benchmarks/bench_attention.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_cross_entropy.py $(ARGS)
 	$(BIN)/python benchmarks/bench_block.py $(ARGS)
+	$(BIN)/python benchmarks/bench_linear_int8.py $(ARGS)
+	$(BIN)/python benchmarks/bench_linear_topk.py $(ARGS)
 	$(BIN)/python benchmarks/bench_tune_cpu.py
 
 docs: $(VENV)/.onnx,docs build ## Build the documentation into docs/_build/html.

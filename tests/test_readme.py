@@ -21,10 +21,6 @@ RUN = [
     "README.md",
     "README.zh-CN.md",
     "docs/tutorial.md",
-    "docs/ops/add_norm.md",
-    "docs/ops/attention.md",
-    "docs/ops/embedding_norm.md",
-    "docs/ops/linear_cross_entropy.md",
 ]
 
 

@@ -1,7 +1,4 @@
 // From Paddle's tensors to the kernels' parameters: what the attention operators share. Includes Paddle.
-//
-// Everything is checked here although the Python functions check too: saved programs call the operators
-// without Python, and the kernels would read outside of their arrays.
 #pragma once
 
 #include <algorithm>

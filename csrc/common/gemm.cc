@@ -23,16 +23,9 @@ struct OwnGemm {
   void (*int8s)(const GemmShape& s, const int8_t* a, const int8_t* b, int32_t* c);
 };
 
-template <class Number>
-inline __attribute__((always_inline)) Number number_of(Number x) {
-  return x;
-}
-template <class Number>
-inline __attribute__((always_inline)) Number number_of(int8_t x) {
-  return x;
-}
-template <class Number>
-inline __attribute__((always_inline)) Number number_of(uint16_t bfloat16) {
+inline __attribute__((always_inline)) float float_of(float x) { return x; }
+inline __attribute__((always_inline)) float float_of(int8_t x) { return x; }
+inline __attribute__((always_inline)) float float_of(uint16_t bfloat16) {
   const uint32_t bits = static_cast<uint32_t>(bfloat16) << 16;
   float value;
   std::memcpy(&value, &bits, 4);
@@ -60,6 +53,7 @@ struct OneDnn {
     unsigned cpu_runtime, gpu_runtime;
   };
   static constexpr unsigned kSequential = 1, kOpenMp = 2;
+  static constexpr int kVnni = 0x40;  // what dnnl_cpu_isa_avx512_core_vnni and all above it have
 
   int (*sgemm)(char, char, Size, Size, Size, float, const float*, Size, const float*, Size, float, float*,
                Size) = nullptr;
@@ -79,7 +73,9 @@ struct OneDnn {
     find(library, "dnnl_sgemm", &sgemm);
     // Only where the processor has the instructions: emulation is slower than multiplying as floats.
     if (cpu_target() >= CpuTarget::kAvx512Bf16) find(library, "dnnl_gemm_bf16bf16f32", &gemm_bf16);
-    find(library, "dnnl_gemm_s8s8s32", &gemm_s8);
+    // Without VNNI instructions it sums pairs of products in 16 bits, which do not hold two of the largest.
+    const auto isa = reinterpret_cast<int (*)()>(dlsym(library, "dnnl_get_effective_cpu_isa"));
+    if (isa != nullptr && (isa() & kVnni)) find(library, "dnnl_gemm_s8s8s32", &gemm_s8);
   }
 
   template <class Function>

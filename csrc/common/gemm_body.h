@@ -7,17 +7,17 @@
 
 constexpr int64_t kDepth = 256, kColumns = 64, kRows = 96;
 
-// [rows][columns] of a matrix, which is stored the other way round if `transposed`, as Number; columns up to
+// [rows][columns] of a matrix, which is stored the other way round if `transposed`, as floats; columns up to
 // `width` are 0.
-template <class Number, class Element>
+template <class Element>
 static void pack_block(const Element* from, int64_t stride, bool transposed, int64_t rows, int64_t columns,
-                       int64_t width, Number* to) {
+                       int64_t width, float* to) {
   for (int64_t r = 0; r < rows; ++r) {
-    Number* row = to + r * width;
+    float* row = to + r * width;
     const Element* at = transposed ? from + r : from + r * stride;
     const int64_t step = transposed ? stride : 1;
-    for (int64_t c = 0; c < columns; ++c) row[c] = number_of<Number>(at[c * step]);
-    for (int64_t c = columns; c < width; ++c) row[c] = Number{};
+    for (int64_t c = 0; c < columns; ++c) row[c] = float_of(at[c * step]);
+    for (int64_t c = columns; c < width; ++c) row[c] = 0.0f;
   }
 }
 
@@ -31,28 +31,29 @@ static void multiply_block(int64_t rows, int64_t width, int64_t depth, const flo
   }
 }
 
-static void multiply_block(int64_t rows, int64_t width, int64_t depth, const int32_t* a, const int32_t* b,
+// Integers as floats: sums of kDepth products of bytes stay below 2^24, so they are exact.
+static_assert(kDepth * 128 * 128 < 1 << 24);
+static void multiply_block(int64_t rows, int64_t width, int64_t depth, const float* a, const float* b,
                            int32_t* c, int64_t ldc, bool accumulate) {
+  alignas(64) float sums[kRows * kColumns];
+  multiply_block(rows, width, depth, a, b, sums, width, false);
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t n = 0; n < width; n += kLanes) {
-      IntVec sum{};
-      for (int64_t k = 0; k < depth; ++k) {
-        IntVec row;
-        std::memcpy(&row, b + k * width + n, sizeof row);
-        sum += a[r * depth + k] * row;
+      IntVec sum = __builtin_convertvector(load(sums + r * width + n), IntVec), before;
+      if (accumulate) {
+        std::memcpy(&before, c + r * ldc + n, sizeof before);
+        sum += before;
       }
-      for (int i = 0; i < kLanes; ++i) {
-        int32_t* out = c + r * ldc + n + i;
-        *out = accumulate ? *out + sum[i] : sum[i];
-      }
+      std::memcpy(c + r * ldc + n, &sum, sizeof sum);
     }
   }
 }
 
-// Number: what is multiplied and summed.
+// Element: what the matrices hold; Number: what their products are summed in.
 template <class Number, class Element>
 static void gemm_blocks(const GemmShape& s, const Element* a, const Element* b, Number* c) {
-  alignas(64) Number panel[kDepth * kColumns], block[kRows * kDepth], tail[kRows * kColumns];
+  alignas(64) float panel[kDepth * kColumns], block[kRows * kDepth];
+  alignas(64) Number tail[kRows * kColumns];
   for (int64_t n = 0; n < s.n; n += kColumns) {
     const int64_t columns = std::min(kColumns, s.n - n), width = (columns + kLanes - 1) / kLanes * kLanes;
     for (int64_t k = 0; k < s.k || k == 0; k += kDepth) {  // once even without a depth: that writes zeros

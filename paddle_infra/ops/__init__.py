@@ -15,6 +15,8 @@ from paddle_infra.ops.attention_varlen import attention_varlen
 from paddle_infra.ops.embedding_norm import embedding_norm
 from paddle_infra.ops.linear import linear, pack_weight
 from paddle_infra.ops.linear_cross_entropy import linear_cross_entropy
+from paddle_infra.ops.linear_int8 import linear_int8, quantize_weight
+from paddle_infra.ops.linear_topk import linear_topk, linear_topk_log_prob
 
 __all__ = [
     "add_norm",
@@ -29,6 +31,10 @@ __all__ = [
     "implementation",
     "linear",
     "linear_cross_entropy",
+    "linear_int8",
+    "linear_topk",
+    "linear_topk_log_prob",
     "pack_weight",
+    "quantize_weight",
     "set_matmul_precision",
 ]

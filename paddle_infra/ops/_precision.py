@@ -43,7 +43,7 @@ _here: ContextVar[str | None] = ContextVar("paddle_infra_matmul_precision", defa
 
 
 class set_matmul_precision:  # noqa: N801 - used like a function
-    """Choose how the compiled attention operators multiply matrices.
+    """Choose how the compiled operators multiply matrices.
 
     ``"highest"``, the default, multiplies in float32. ``"medium"`` rounds the factors of every matrix product
     to bfloat16 (8 significant bits) and adds up in float32; tensors stay float32, and softmax is computed in
@@ -60,8 +60,9 @@ class set_matmul_precision:  # noqa: N801 - used like a function
 
     The value is read when an operator is called: the backward pass multiplies like its forward pass, and a
     captured or saved program keeps what was set when it was captured. It concerns :func:`attention`,
-    :func:`attention_with_lse` and :func:`attention_varlen` where they run compiled; the reference
-    implementations, :func:`attention_decode` and :func:`linear_cross_entropy` always multiply exactly.
+    :func:`attention_with_lse`, :func:`attention_varlen`, :func:`linear_topk` and :func:`linear_topk_log_prob`
+    where they run compiled; the reference implementations, :func:`attention_decode` and
+    :func:`linear_cross_entropy` always multiply exactly.
 
     Args:
         precision: ``"highest"`` or ``"medium"``.

@@ -34,6 +34,9 @@ OPERATORS: Mapping[str, str] = MappingProxyType(
         "embedding_norm": "embedding_norm",
         "linear": "linear",
         "linear_cross_entropy": "linear_cross_entropy",
+        "linear_int8": "linear_int8",
+        "linear_topk": "linear_topk",
+        "linear_topk_log_prob": "linear_topk",
     }
 )
 

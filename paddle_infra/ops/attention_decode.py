@@ -8,9 +8,9 @@ from typing import Any
 import paddle
 from paddle.jit.marker import unified
 
-from paddle_infra._core.errors import UnsupportedError
 from paddle_infra.ops import _attention_operator, _attention_reference, _select
 from paddle_infra.ops._attention_arguments import Arguments, Options, check_attention
+from paddle_infra.ops._gradient import needs_gradient, refuse_gradient
 from paddle_infra.ops.attention import Window
 
 
@@ -69,7 +69,7 @@ def attention_decode(
     options = Options(
         causal, window, softcap, scale, bias=bias, kv_lengths=kv_lengths, alibi_slopes=alibi_slopes
     )
-    if not _needs_gradient(query, key_cache, value_cache, bias):
+    if not needs_gradient(query, key_cache, value_cache, bias):
         results = _attention_operator.run_decode_unchecked(query, key_cache, value_cache, options, impl)
         if results is not None:
             return results[0]
@@ -93,19 +93,8 @@ def _check(
     query: paddle.Tensor, key_cache: paddle.Tensor, value_cache: paddle.Tensor, options: Options
 ) -> Arguments:
     arguments = check_attention(query, key_cache, value_cache, options, align_to_lengths=True)
-    if _needs_gradient(query, key_cache, value_cache, options.bias):
-        raise UnsupportedError(
-            "attention_decode: expected tensors that need no gradient, because it has none, got one with "
-            "stop_gradient=False: call it under paddle.no_grad(), or use attention"
-        )
+    refuse_gradient("attention_decode", "attention", query, key_cache, value_cache, options.bias)
     return arguments
-
-
-def _needs_gradient(*tensors: Any) -> bool:
-    """Whether Paddle would want a gradient. A program does not say: its parameters want one in inference too."""
-    if not (paddle.in_dynamic_mode() and paddle.is_grad_enabled()):
-        return False
-    return any(isinstance(x, paddle.Tensor) and not x.stop_gradient for x in tensors)
 
 
 IMPLEMENTATIONS: Sequence[_select.Implementation] = (

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import paddle
 
 from paddle_infra._core.checks import dtype_name
+from paddle_infra.ops import _linear_int8_arguments, _linear_topk_arguments
 from paddle_infra.ops._linear_cross_entropy_arguments import Arguments
 
 
@@ -48,3 +51,61 @@ def linear_cross_entropy(a: Arguments) -> paddle.Tensor:
     total = (scale if own_weight is None else scale * own_weight).sum()
     # Nothing to average: 0, with gradient 0, instead of 0 / 0.
     return loss.sum() / paddle.where(total == 0.0, paddle.ones([], total.dtype), total)
+
+
+def linear_topk(a: _linear_topk_arguments.Arguments) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Find the k most probable classes with the logits in memory; see :func:`paddle_infra.ops.linear_topk`."""
+    logits = paddle.matmul(a.hidden, a.weight, transpose_y=a.weight_layout == "vd")
+    if a.bias is not None:
+        logits = logits + a.bias
+    if dtype_name(logits) in ("float16", "bfloat16"):
+        logits = logits.astype("float32")
+    if a.softcap > 0.0:
+        logits = a.softcap * paddle.tanh(logits / a.softcap)
+    index = _largest(logits, a.k)
+    top = logits.max(axis=-1, keepdim=True)
+    log_sum = paddle.log(paddle.exp(logits - top).sum(axis=-1, keepdim=True))
+    log_prob = paddle.take_along_axis(logits, index, axis=-1) - top - log_sum
+    first = paddle.zeros_like(index) + paddle.arange(a.k)
+    index = paddle.where(paddle.isnan(log_sum), first, index)
+    return (log_prob if a.is_log else paddle.exp(log_prob)), index
+
+
+def _largest(logits: paddle.Tensor, k: int) -> paddle.Tensor:
+    """Return the classes of the k largest, equal ones by class: Paddle's topk chooses and orders those anyhow."""
+    values, index = paddle.topk(logits, k)
+    last = values[..., -1:]
+    # Of the classes that equal the last one, the first.
+    num_classes = logits.shape[-1]
+    order = num_classes - paddle.arange(num_classes, dtype="int32")
+    tied = paddle.topk(paddle.where(logits == last, order, paddle.zeros_like(order)), k)[1]
+    above = (values > last).astype("int64")
+    place = paddle.clip(paddle.arange(k) - above.sum(axis=-1, keepdim=True), min=0)
+    index = paddle.where(above == 1, index, paddle.take_along_axis(tied, place, axis=-1))
+    index = paddle.sort(index, axis=-1)
+    found = paddle.take_along_axis(logits, index, axis=-1)
+    return paddle.take_along_axis(index, paddle.argsort(found, descending=True, stable=True), axis=-1)
+
+
+def linear_int8(a: _linear_int8_arguments.Arguments) -> paddle.Tensor:
+    """Multiply int8 numbers as float64 ones, which is exact; see :func:`paddle_infra.ops.linear_int8`."""
+    top = a.x.abs().max(axis=-1, keepdim=True)
+    is_zero = (top < _linear_int8_arguments.ZERO).astype("float32")
+    safe = top + is_zero
+    largest = paddle.full([1], 127.0)  # a number over a tensor would be an operator that paddle2onnx lacks
+    codes = paddle.round(a.x * (largest / safe * (1.0 - is_zero)))
+    sums = paddle.matmul(codes.astype("float64"), a.weight.astype("float64")).astype("float32")
+    y = sums * a.weight_scale * (safe / 127.0)
+    return _activated(y if a.bias is None else y + a.bias, a.activation)
+
+
+def _activated(y: paddle.Tensor, activation: str) -> paddle.Tensor:
+    if activation == "gelu":
+        return paddle.nn.functional.gelu(y)
+    if activation == "gelu_tanh":  # in full: paddle2onnx exports Paddle's own as if it were the exact GELU
+        return 0.5 * y * (1.0 + paddle.tanh((2.0 / math.pi) ** 0.5 * (y + 0.044715 * y * y * y)))
+    if activation == "relu":
+        return paddle.where(y < 0.0, paddle.zeros_like(y), y)  # Paddle's own makes 0 of a NaN
+    if activation == "silu":
+        return paddle.nn.functional.silu(y)
+    return y

@@ -31,7 +31,10 @@ class Params(ctypes.Structure):
     """LinearCrossEntropyParams of csrc/linear_cross_entropy/linear_cross_entropy.h."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("hidden", "weight", "bias", "label", "target", "class_weight", "token_weight")),
+        *(
+            (name, POINTER)
+            for name in ("hidden", "weight", "bias", "label", "target", "class_weight", "token_weight")
+        ),
         *((name, INT) for name in ("rows", "hidden_size", "classes")),
         *((name, INT) for name in ("weight_class_stride", "weight_feature_stride", "ignore_index")),
         *((name, FLOAT) for name in ("label_smoothing", "z_loss", "softcap", "focal_gamma")),

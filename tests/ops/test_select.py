@@ -68,7 +68,7 @@ def test_unknown_names():
     ):
         implementation("gpu").__enter__()
     with pytest.raises(
-        InvalidInputError, match=r"operator: expected one of add_norm, .*linear_cross_entropy, got 'softmax'"
+        InvalidInputError, match=r"operator: expected one of add_norm, .*linear_topk_log_prob, got 'softmax'"
     ):
         explain_dispatch("softmax")
 
@@ -86,6 +86,9 @@ def test_explain_dispatch_takes_the_arguments_of_the_operator():
         "embedding_norm": (paddle.to_tensor([[0, 3]]), paddle.ones([4, 3])),
         "linear": (paddle.ones([2, 3]), paddle.ones([3, 4])),
         "linear_cross_entropy": (paddle.ones([2, 3]), paddle.ones([4, 3]), paddle.to_tensor([0, 3])),
+        "linear_int8": (paddle.ones([2, 3]), paddle.ones([3, 4]).astype("int8"), paddle.ones([4])),
+        "linear_topk": (paddle.ones([2, 3]), paddle.ones([4, 3]), 2),
+        "linear_topk_log_prob": (paddle.ones([2, 3]), paddle.ones([4, 3]), 2),
     }
     assert calls.keys() == _select.OPERATORS.keys()
     for operator, inputs in calls.items():

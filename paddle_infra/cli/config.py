@@ -71,6 +71,7 @@ class TrainingConfig:
     checkpoint_every_steps: int = 0  # 0: at the end of each epoch only
     keep_checkpoints: int = 1
     early_stopping_patience: int = 0  # epochs without a better score; 0: never stop early
+    matmul_precision: str = "highest"  # of training and evaluation: highest (float32) or medium (bfloat16 products)
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ def _check(config: RunConfig, source: str) -> None:
     one_of("model.pooling", config.model.pooling, ("cls", "mean", "pooler"))
     one_of("data.format", config.data.format, FORMATS)
     one_of("training.schedule", config.training.schedule, ("linear", "cosine", "constant"))
+    one_of("training.matmul_precision", config.training.matmul_precision, ("highest", "medium"))
     for target in config.export.targets:
         one_of("export.targets", target, TARGETS)
     if not config.data.train:

@@ -24,6 +24,7 @@ from paddle_infra.cli.tasks import (
 )
 from paddle_infra.cli.training import LABEL_FILE
 from paddle_infra.data import IGNORED_LABEL, LabelMap, TextExample, Tokenizer
+from paddle_infra.ops import set_matmul_precision
 from paddle_infra.report import Misclassified
 from paddle_infra.train import SingleDevice
 
@@ -69,7 +70,8 @@ def evaluate_model(
     loader = new_loader(config, dataset, tokenizer, training=False)
     metrics, device = new_metrics(config.task, labels), SingleDevice()
     gold = []
-    with evaluation_mode(model), paddle.no_grad():
+    precision = set_matmul_precision(config.training.matmul_precision)
+    with precision, evaluation_mode(model), paddle.no_grad():
         for batch in loader:
             metrics.evaluator.update(model, device.to_device(batch))
             gold.append(batch["labels"])

@@ -26,6 +26,7 @@ from paddle_infra.cli.tasks import (
     new_model,
 )
 from paddle_infra.data import LabelMap, Tokenizer
+from paddle_infra.ops import set_matmul_precision
 from paddle_infra.train import (
     Callback,
     Checkpoint,
@@ -108,12 +109,13 @@ def train_run(
         accumulate=config.training.accumulate,
     )
     started = time.monotonic()
-    state = trainer.fit(
-        train_loader,
-        new_loader(config, validation_data, tokenizer, training=False),
-        max_epochs=config.training.epochs,
-        resume="latest" if resume else None,
-    )
+    with set_matmul_precision(config.training.matmul_precision):
+        state = trainer.fit(
+            train_loader,
+            new_loader(config, validation_data, tokenizer, training=False),
+            max_epochs=config.training.epochs,
+            resume="latest" if resume else None,
+        )
     assert checkpoint.best_path is not None  # fit has validated at least once
     load_model(checkpoint.best_path, model)
     save_model(model, tokenizer, labels, directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,9 +12,12 @@ from paddle_infra import ops
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.nn.attention import MultiHeadAttention
 from paddle_infra.nn.linear import Linear
+from paddle_infra.ops.linear import ActivationName
 
 # What checkpoints call activations, and what paddle_infra.ops.linear does.
-_ACTIVATIONS = MappingProxyType({"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu", "silu": "silu"})
+_ACTIVATIONS: Mapping[str, ActivationName] = MappingProxyType(
+    {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu", "silu": "silu"}
+)
 
 
 class TransformerEncoderLayer(nn.Layer):

@@ -59,10 +59,9 @@ class set_matmul_precision:  # noqa: N801 - used like a function
             out = attention(query, key, value)
 
     The value is read when an operator is called: the backward pass multiplies like its forward pass, and a
-    captured or saved program keeps what was set when it was captured. It concerns :func:`attention`,
-    :func:`attention_with_lse`, :func:`attention_varlen`, :func:`linear_topk` and :func:`linear_topk_log_prob`
-    where they run compiled; the reference implementations, :func:`attention_decode` and
-    :func:`linear_cross_entropy` always multiply exactly.
+    captured or saved program keeps what was set when it was captured. It concerns the operators where they run
+    compiled; the reference implementations, :func:`attention_decode` and losses of up to 16 classes always multiply
+    exactly.
 
     Args:
         precision: ``"highest"`` or ``"medium"``.
@@ -71,7 +70,7 @@ class set_matmul_precision:  # noqa: N801 - used like a function
         InvalidInputError: ``precision`` is something else.
     """
 
-    def __init__(self, precision: MatmulPrecision) -> None:
+    def __init__(self, precision: MatmulPrecision | str) -> None:
         check_choice("precision", precision, PRECISIONS)
         self.precision = precision
         self._tokens: list[Token[str | None]] = []

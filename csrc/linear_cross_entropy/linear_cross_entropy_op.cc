@@ -7,6 +7,7 @@
 #include "common/operator_checks.h"
 #include "common/thread_count.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
+#include "paddle/phi/core/dense_tensor.h"
 
 namespace {
 
@@ -206,17 +207,26 @@ std::vector<Tensor> forward(const Tensor& hidden, const Tensor& weight, const Te
   return results;
 }
 
+// A tensor of its own in the same memory. A plain copy would share the counter of changes too, and Paddle
+// would take whoever changes a gradient for one who changes what a second backward pass needs.
+Tensor in_same_memory(const Tensor& tensor) {
+  auto fresh = std::make_shared<phi::DenseTensor>();
+  fresh->ShareDataWith(*static_cast<phi::DenseTensor*>(tensor.impl().get()));
+  return Tensor(fresh);
+}
+
 // The gradients that the forward pass made are given away, so only once: their memory becomes that of the
 // results, and whoever gets them may change them. A second backward pass computes anew.
 std::vector<Tensor> take(const std::vector<Tensor>& made, const Tensor& state, float factor, int threads) {
   *const_cast<int32_t*>(state.data<int32_t>()) = 1;
-  if (factor != 1.0f) {
-    for (const Tensor& gradient : made) {
-      paddle_infra_linear_cross_entropy_scale_cpu(const_cast<float*>(gradient.data<float>()),
-                                                  gradient.numel(), factor, threads);
-    }
+  std::vector<Tensor> given;
+  for (const Tensor& gradient : made) {
+    given.push_back(in_same_memory(gradient));
+    if (factor == 1.0f) continue;
+    paddle_infra_linear_cross_entropy_scale_cpu(const_cast<float*>(gradient.data<float>()), gradient.numel(),
+                                                factor, threads);
   }
-  return made;
+  return given;
 }
 
 std::vector<Tensor> backward(const Tensor& hidden, const Tensor& weight, const Tensor* bias,

@@ -8,7 +8,6 @@ from typing import Literal
 import paddle
 from paddle.jit.marker import unified
 
-from paddle_infra._core.checks import device_of, dtype_name
 from paddle_infra.ops import _head_operator, _select, reference
 from paddle_infra.ops._linear_cross_entropy_arguments import Arguments, check
 
@@ -125,14 +124,9 @@ def _fused(a: Arguments) -> paddle.Tensor:
     )
 
 
-def _reference_refusals(a: Arguments) -> list[str]:
-    dtype = dtype_name(a.hidden)
-    if dtype in ("float16", "bfloat16") and device_of(a.hidden) == "cpu":
-        return [f"Paddle has no {dtype} matrix product on the CPU: use float32"]
-    return []
-
-
 IMPLEMENTATIONS: Sequence[_select.Implementation] = (
     _select.Implementation("fused", _fused_refusals, _fused),
-    _select.Implementation("reference", _reference_refusals, reference.linear_cross_entropy),
+    _select.Implementation(
+        "reference", lambda a: _head_operator.reference_refusals(a.hidden), reference.linear_cross_entropy
+    ),
 )

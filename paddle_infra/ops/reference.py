@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import paddle
+import paddle.nn.functional as F
 
 from paddle_infra._core.checks import dtype_name
 from paddle_infra.ops import _linear_int8_arguments, _linear_topk_arguments
 from paddle_infra.ops._linear_cross_entropy_arguments import Arguments
 
 
-def linear_cross_entropy(a: Arguments) -> paddle.Tensor:
-    """Compute the loss with the logits in memory; see :func:`paddle_infra.ops.linear_cross_entropy`."""
+def _logits(a: Any) -> paddle.Tensor:
     logits = paddle.matmul(a.hidden, a.weight, transpose_y=a.weight_layout == "vd")
     if a.bias is not None:
         logits = logits + a.bias
     if dtype_name(logits) in ("float16", "bfloat16"):
         logits = logits.astype("float32")
-    if a.softcap > 0.0:
-        logits = a.softcap * paddle.tanh(logits / a.softcap)
+    return a.softcap * paddle.tanh(logits / a.softcap) if a.softcap > 0.0 else logits
+
+
+def linear_binary_cross_entropy(a: Any) -> paddle.Tensor:
+    """Compute the loss with the logits in memory; see :func:`paddle_infra.ops.linear_binary_cross_entropy`."""
+    logits = _logits(a)
+    positive = a.target if a.pos_weight is None else a.target * a.pos_weight
+    loss = -positive * F.log_sigmoid(logits) - (1.0 - a.target) * F.log_sigmoid(-logits)
+    if a.token_weight is not None:
+        loss = loss * a.token_weight.unsqueeze(-1)
+    if a.reduction == "none":
+        return loss
+    if a.reduction == "sum":
+        return loss.sum()
+    rows = paddle.ones_like(loss[..., 0]) if a.token_weight is None else a.token_weight
+    return _divide(loss.sum(), rows.sum() * float(logits.shape[-1]))
+
+
+def _divide(total: paddle.Tensor, by: paddle.Tensor) -> paddle.Tensor:
+    """Nothing to average is 0, with gradient 0, instead of 0 / 0."""
+    return total / paddle.where(by == 0.0, paddle.ones([], by.dtype), by)
+
+
+def linear_cross_entropy(a: Arguments, focal_gamma: float = 0.0) -> paddle.Tensor:
+    """Compute the loss with the logits in memory; see :func:`paddle_infra.ops.linear_cross_entropy`.
+
+    With ``focal_gamma`` it is that of :func:`paddle_infra.ops.linear_focal`.
+    """
+    logits = _logits(a)
     # Not F.log_softmax: on the CPU it is some 200 times slower than these three steps. The maximum is a
     # constant here: log_prob does not depend on it, and exact shifts keep logits of 1e4 exact.
     top = logits.detach().max(axis=-1, keepdim=True)
@@ -32,6 +60,9 @@ def linear_cross_entropy(a: Arguments) -> paddle.Tensor:
     target = paddle.take_along_axis(log_prob, label.unsqueeze(-1), axis=-1).squeeze(-1)
     own_weight = None if a.class_weight is None else paddle.gather_nd(a.class_weight, label.unsqueeze(-1))
     loss = -target if own_weight is None else -target * own_weight
+    if focal_gamma > 0.0:
+        # Clipped: near a probability of 1 the power's slope would be infinite.
+        loss = loss * (-paddle.expm1(target)).clip(min=1e-30) ** focal_gamma
     if a.label_smoothing > 0.0:
         weighted = log_prob if a.class_weight is None else log_prob * a.class_weight
         # The mean over classes is epsilon / C times the sum.
@@ -49,8 +80,7 @@ def linear_cross_entropy(a: Arguments) -> paddle.Tensor:
     if a.reduction == "sum":
         return loss.sum()
     total = (scale if own_weight is None else scale * own_weight).sum()
-    # Nothing to average: 0, with gradient 0, instead of 0 / 0.
-    return loss.sum() / paddle.where(total == 0.0, paddle.ones([], total.dtype), total)
+    return _divide(loss.sum(), total)
 
 
 def linear_topk(a: _linear_topk_arguments.Arguments) -> tuple[paddle.Tensor, paddle.Tensor]:

@@ -118,7 +118,9 @@ def check(
     check_tensor("weight", weight, (dtype,))
     check_tensor("target", target, (*_FLOATS, "bool"))
     if hidden.ndim < 1 or hidden.shape[-1] == 0:
-        raise InvalidInputError(f"hidden: expected shape [..., D] with D at least 1, got {list(hidden.shape)}")
+        raise InvalidInputError(
+            f"hidden: expected shape [..., D] with D at least 1, got {list(hidden.shape)}"
+        )
     if weight.ndim != 2 or 0 in weight.shape:
         raise InvalidInputError(f"weight: expected two dimensions, none of them 0, got {list(weight.shape)}")
     is_vd = weight_layout == "vd"

@@ -285,7 +285,9 @@ def test_only_a_layer_can_be_exported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("impl", ["auto", "reference"])
-def test_layers_of_the_package_are_exported_with_compiled_or_plain_operators(tmp_path: Path, impl: str) -> None:
+def test_layers_of_the_package_are_exported_with_compiled_or_plain_operators(
+    tmp_path: Path, impl: str
+) -> None:
     paddle.seed(0)
     config = BertConfig(
         vocab_size=40,

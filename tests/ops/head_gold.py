@@ -18,7 +18,9 @@ def _logits(arrays: dict[str, np.ndarray], softcap: float) -> tuple[np.ndarray, 
     return z, 1.0 - (z / softcap) ** 2
 
 
-def _finish(arrays: dict[str, np.ndarray], dz: np.ndarray, loss: np.ndarray, reduction: str) -> dict[str, np.ndarray]:
+def _finish(
+    arrays: dict[str, np.ndarray], dz: np.ndarray, loss: np.ndarray, reduction: str
+) -> dict[str, np.ndarray]:
     return {
         "loss": loss if reduction == "none" else loss.sum(),
         "hidden": dz @ arrays["weight"].astype("float64"),

@@ -99,26 +99,72 @@ def test_a_packed_weight_gives_the_same_bits_and_only_medium_reads_it():
     assert packed.dtype == paddle.bfloat16
     with set_matmul_precision("medium"):
         plain = linear(x, weight, impl="fused")
-        np.testing.assert_array_equal(linear(x, weight, packed_weight=packed, impl="fused").numpy(), plain.numpy())
+        np.testing.assert_array_equal(
+            linear(x, weight, packed_weight=packed, impl="fused").numpy(), plain.numpy()
+        )
     other = pack_weight(weight * 2)
     exact = linear(x, weight, impl="fused")
     np.testing.assert_array_equal(linear(x, weight, packed_weight=other, impl="fused").numpy(), exact.numpy())
 
 
 WRONG = {
-    "activation": (lambda x, w, b: (x, w, b, {"activation": "tanh"}), InvalidInputError, "activation: expected one of 'none', .*got 'tanh'"),
-    "inner size": (lambda x, w, b: (x, w[:3], b, {}), InvalidInputError, r"weight: expected shape \[4, 6\] \(\[K, N\].*got \[3, 6\]"),
-    "rank": (lambda x, w, b: (x, w[0], b, {}), InvalidInputError, r"weight: expected two dimensions, none of them 0, got \[6\]"),
+    "activation": (
+        lambda x, w, b: (x, w, b, {"activation": "tanh"}),
+        InvalidInputError,
+        "activation: expected one of 'none', .*got 'tanh'",
+    ),
+    "inner size": (
+        lambda x, w, b: (x, w[:3], b, {}),
+        InvalidInputError,
+        r"weight: expected shape \[4, 6\] \(\[K, N\].*got \[3, 6\]",
+    ),
+    "rank": (
+        lambda x, w, b: (x, w[0], b, {}),
+        InvalidInputError,
+        r"weight: expected two dimensions, none of them 0, got \[6\]",
+    ),
     "bias": (lambda x, w, b: (x, w, b[:5], {}), InvalidInputError, r"bias: expected shape \[6\].*got \[5\]"),
-    "odd": (lambda x, w, b: (x, w[:, :5], None, {"activation": "swiglu"}), InvalidInputError, "weight: expected an even number of columns for swiglu, got 5"),
-    "dtype": (lambda x, w, b: (x, w.astype("float64"), b, {}), InvalidDtypeError, "weight: expected dtype float32, got float64"),
-    "integers": (lambda x, w, b: (x.astype("int32"), w, b, {}), InvalidDtypeError, "x: expected dtype float32 or .*got int32"),
-    "no tensor": (lambda x, w, b: (x.numpy(), w, b, {}), InvalidDtypeError, "x: expected a paddle.Tensor, got ndarray"),
-    "none": (lambda x, w, b: (x, None, b, {}), InvalidDtypeError, "weight: expected a paddle.Tensor, got NoneType"),
-    "empty": (lambda x, w, b: (x[:, :0], w[:0], b, {}), InvalidInputError, r"x: expected shape \[..., K\] with K at least 1"),
-    "packed": (lambda x, w, b: (x, w, b, {"packed_weight": w}), InvalidDtypeError, "packed_weight: expected dtype bfloat16, got float32"),
-    "impl": (lambda x, w, b: (x, w, b, {"impl": "fast"}), InvalidInputError, "impl: expected one of .*got 'fast'"),
-}  # fmt: skip
+    "odd": (
+        lambda x, w, b: (x, w[:, :5], None, {"activation": "swiglu"}),
+        InvalidInputError,
+        "weight: expected an even number of columns for swiglu, got 5",
+    ),
+    "dtype": (
+        lambda x, w, b: (x, w.astype("float64"), b, {}),
+        InvalidDtypeError,
+        "weight: expected dtype float32, got float64",
+    ),
+    "integers": (
+        lambda x, w, b: (x.astype("int32"), w, b, {}),
+        InvalidDtypeError,
+        "x: expected dtype float32 or .*got int32",
+    ),
+    "no tensor": (
+        lambda x, w, b: (x.numpy(), w, b, {}),
+        InvalidDtypeError,
+        "x: expected a paddle.Tensor, got ndarray",
+    ),
+    "none": (
+        lambda x, w, b: (x, None, b, {}),
+        InvalidDtypeError,
+        "weight: expected a paddle.Tensor, got NoneType",
+    ),
+    "empty": (
+        lambda x, w, b: (x[:, :0], w[:0], b, {}),
+        InvalidInputError,
+        r"x: expected shape \[..., K\] with K at least 1",
+    ),
+    "packed": (
+        lambda x, w, b: (x, w, b, {"packed_weight": w}),
+        InvalidDtypeError,
+        "packed_weight: expected dtype bfloat16, got float32",
+    ),
+    "impl": (
+        lambda x, w, b: (x, w, b, {"impl": "fast"}),
+        InvalidInputError,
+        "impl: expected one of .*got 'fast'",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -187,7 +233,8 @@ import numpy as np
 import paddle_infra
 from tests.ops.linear_cases import make_case, run
 
-cases = [make_case(5 + 40 * i, 30, 40, activation) for i, activation in enumerate(("none", "gelu", "relu", "swiglu") * 2)]
+names = ("none", "gelu", "relu", "swiglu") * 2
+cases = [make_case(5 + 40 * i, 30, 40, activation) for i, activation in enumerate(names)]
 expected = [run(case, "fused") for case in cases]
 wrong = []
 def work(i):

@@ -55,7 +55,11 @@ def test_medium_is_exact_with_few_classes():
 
 def inputs(rows=40, features=6, classes=30):
     paddle.seed(2)
-    hidden, weight, bias = paddle.randn([rows, features]), paddle.randn([classes, features]), paddle.randn([classes])
+    hidden, weight, bias = (
+        paddle.randn([rows, features]),
+        paddle.randn([classes, features]),
+        paddle.randn([classes]),
+    )
     for tensor in (hidden, weight, bias):
         tensor.stop_gradient = False
     return (hidden, weight, bias), paddle.arange(rows) % classes

@@ -22,7 +22,15 @@ KINDS = pytest.mark.parametrize("kind", ["focal", "binary"])
 SHAPES = ((70, 9, 16), (60, 7, 17), (1100, 5, 2000), (150, 6, 2049))
 
 
-def make(kind: str, rows: int, features: int, classes: int, seed: int = 0, everything: bool = False, scale: float = 1.0):
+def make(
+    kind: str,
+    rows: int,
+    features: int,
+    classes: int,
+    seed: int = 0,
+    everything: bool = False,
+    scale: float = 1.0,
+):
     """Arrays by name, and options."""
     rng = np.random.default_rng([seed, rows, features, classes])
     arrays = {
@@ -48,7 +56,9 @@ def make(kind: str, rows: int, features: int, classes: int, seed: int = 0, every
     return arrays, options
 
 
-def run(kind: str, arrays: dict[str, np.ndarray], options: dict[str, Any], impl: str) -> dict[str, np.ndarray]:
+def run(
+    kind: str, arrays: dict[str, np.ndarray], options: dict[str, Any], impl: str
+) -> dict[str, np.ndarray]:
     """Loss and gradients of its sum."""
     tensors = {}
     for name, array in arrays.items():
@@ -58,7 +68,10 @@ def run(kind: str, arrays: dict[str, np.ndarray], options: dict[str, Any], impl:
     operator = linear_focal if kind == "focal" else linear_binary_cross_entropy
     loss = operator(**tensors, **options, impl=impl)
     loss.sum().backward()
-    found = {"loss": loss.numpy(), **{name: tensors[name].grad.numpy() for name in ("hidden", "weight", "bias")}}
+    found = {
+        "loss": loss.numpy(),
+        **{name: tensors[name].grad.numpy() for name in ("hidden", "weight", "bias")},
+    }
     if options.get("weight_layout") == "dv":
         found["weight"] = found["weight"].T
     return found
@@ -86,7 +99,18 @@ def test_random_cases(kind):
     rng = np.random.default_rng(3)
     for seed in range(500):
         rows, features, classes = (int(n) for n in rng.integers(1, (40, 30, 60)))
-        check(kind, *make(kind, rows, features, classes, seed, everything=bool(seed % 2), scale=float(rng.choice([0.1, 1, 6]))))
+        check(
+            kind,
+            *make(
+                kind,
+                rows,
+                features,
+                classes,
+                seed,
+                everything=bool(seed % 2),
+                scale=float(rng.choice([0.1, 1, 6])),
+            ),
+        )
 
 
 @KINDS
@@ -114,7 +138,12 @@ def test_all_ignored_or_weightless_is_zero(impl, reduction):
     losses = [
         linear_focal(hidden, weight, paddle.full([4], -100, "int64"), reduction=reduction, impl=impl),
         linear_binary_cross_entropy(
-            hidden, weight, paddle.ones([4, 5]), token_weight=paddle.zeros([4]), reduction=reduction, impl=impl
+            hidden,
+            weight,
+            paddle.ones([4, 5]),
+            token_weight=paddle.zeros([4]),
+            reduction=reduction,
+            impl=impl,
         ),
     ]
     for loss in losses:
@@ -150,7 +179,9 @@ def test_bool_targets(impl):
 def test_gradient_scales_with_what_comes_from_above(kind):
     arrays, options = make(kind, 30, 8, 20)
     plain = run(kind, arrays, options, "fused")
-    tensors = {n: paddle.to_tensor(a, stop_gradient=n not in ("hidden", "weight", "bias")) for n, a in arrays.items()}
+    tensors = {
+        n: paddle.to_tensor(a, stop_gradient=n not in ("hidden", "weight", "bias")) for n, a in arrays.items()
+    }
     operator = linear_focal if kind == "focal" else linear_binary_cross_entropy
     loss = 3.0 * operator(**tensors, **options, impl="fused")
     loss.backward(retain_graph=True)
@@ -168,14 +199,16 @@ def test_errors():
         linear_focal(hidden, weight, label, gamma=-1.0)
     with pytest.raises(InvalidInputError, match=r"label\[1\] is 4; expected ignore_index"):
         linear_focal(hidden, weight, label + 1)
-    with pytest.raises(InvalidInputError, match=r"target: expected shape \[2, 4\] \(\[..., V\]\), got \[2, 3\]"):
+    with pytest.raises(
+        InvalidInputError, match=r"target: expected shape \[2, 4\] \(\[..., V\]\), got \[2, 3\]"
+    ):
         linear_binary_cross_entropy(hidden, weight, target[:, :3])
+    target[0, 2] = 1.5
     with pytest.raises(InvalidInputError, match=r"target\[0, 2\]: expected a number in \[0, 1\], got 1.5"):
-        target[0, 2] = 1.5
         linear_binary_cross_entropy(hidden, weight, target)
     with pytest.raises(InvalidInputError, match=r"pos_weight: expected shape \[4\] \(\[V\]\), got \[3\]"):
         linear_binary_cross_entropy(hidden, weight, paddle.zeros([2, 4]), pos_weight=paddle.ones([3]))
-    with pytest.raises(InvalidDtypeError, match="target: expected dtype float32 or .*bool, got int64"):
+    with pytest.raises(InvalidDtypeError, match=r"target: expected dtype float32 or .*bool, got int64"):
         linear_binary_cross_entropy(hidden, weight, paddle.zeros([2, 4], "int64"))
 
 

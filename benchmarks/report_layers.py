@@ -88,10 +88,10 @@ def linear_table() -> str:
                       times.cell(key, ["torch-bf16"], "fused-medium"), share])  # fmt: skip
     lines.append(["**geometric mean**", times.means(PADDLE, "fused"), times.means(["torch"], "fused"),
                   times.means(["torch-bf16"], "fused-medium"), ""])  # fmt: skip
-    return f"Cells have {_threads(times)}.\n\n{markdown_table(header, lines)}"
+    return f"Cells have {_thread_numbers(times)}.\n\n{markdown_table(header, lines)}"
 
 
-def _threads(times: Times) -> str:
+def _thread_numbers(times: Times) -> str:
     return " · ".join(f"{n} thread" + ("s" if n > 1 else "") for n in times.threads)
 
 
@@ -106,7 +106,8 @@ def head_table() -> str:
         row for row in rows if any(r["contestant"] == "fused-medium" and case(r) == case(row) for r in rows)
     ]
     if not rows:
-        return "*Not measured yet: `python benchmarks/bench_linear_cross_entropy.py && python benchmarks/report_layers.py`.*"
+        command = "python benchmarks/bench_linear_cross_entropy.py && python benchmarks/report_layers.py"
+        return f"*Not measured yet: `{command}`.*"
     times = Times([row for row in rows if row["metric"] == "time"], case, "median")
     memory = {(case(row), row["contestant"]): row["median"] for row in rows if row["metric"] == "memory"}
     header = [
@@ -126,7 +127,7 @@ def head_table() -> str:
                       times.cell(key, ["torch-bf16"], "fused-medium"), megabytes])  # fmt: skip
     lines.append(["**geometric mean**", times.means(PADDLE, "fused"), times.means(["torch"], "fused"),
                   times.means(["torch-bf16"], "fused-medium"), ""])  # fmt: skip
-    return f"Cells have {_threads(times)}.\n\n{markdown_table(header, lines)}"
+    return f"Cells have {_thread_numbers(times)}.\n\n{markdown_table(header, lines)}"
 
 
 def encoder_table() -> str:
@@ -158,7 +159,7 @@ def encoder_table() -> str:
             lines.append([name, milliseconds, *ours, peak])
         header = ["", "ms", "over highest", "over medium", "peak MB"]
         parts.append(f"**{key[0]}, {key[3]}, {key[1]} × {key[2]}**\n\n{markdown_table(header, lines)}")
-    return f"Cells have {_threads(times)}.\n\n" + "\n\n".join(parts)
+    return f"Cells have {_thread_numbers(times)}.\n\n" + "\n\n".join(parts)
 
 
 def main() -> None:

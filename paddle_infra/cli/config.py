@@ -71,7 +71,9 @@ class TrainingConfig:
     checkpoint_every_steps: int = 0  # 0: at the end of each epoch only
     keep_checkpoints: int = 1
     early_stopping_patience: int = 0  # epochs without a better score; 0: never stop early
-    matmul_precision: str = "highest"  # of training and evaluation: highest (float32) or medium (bfloat16 products)
+    matmul_precision: str = (
+        "highest"  # of training and evaluation: highest (float32) or medium (bfloat16 products)
+    )
 
 
 @dataclass(frozen=True)

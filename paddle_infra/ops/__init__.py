@@ -14,7 +14,9 @@ from paddle_infra.ops.attention_decode import attention_decode
 from paddle_infra.ops.attention_varlen import attention_varlen
 from paddle_infra.ops.embedding_norm import embedding_norm
 from paddle_infra.ops.linear import linear, pack_weight
+from paddle_infra.ops.linear_binary_cross_entropy import linear_binary_cross_entropy
 from paddle_infra.ops.linear_cross_entropy import linear_cross_entropy
+from paddle_infra.ops.linear_focal import linear_focal
 from paddle_infra.ops.linear_int8 import linear_int8, quantize_weight
 from paddle_infra.ops.linear_topk import linear_topk, linear_topk_log_prob
 
@@ -30,7 +32,9 @@ __all__ = [
     "get_matmul_precision",
     "implementation",
     "linear",
+    "linear_binary_cross_entropy",
     "linear_cross_entropy",
+    "linear_focal",
     "linear_int8",
     "linear_topk",
     "linear_topk_log_prob",

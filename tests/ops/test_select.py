@@ -86,6 +86,8 @@ def test_explain_dispatch_takes_the_arguments_of_the_operator():
         "embedding_norm": (paddle.to_tensor([[0, 3]]), paddle.ones([4, 3])),
         "linear": (paddle.ones([2, 3]), paddle.ones([3, 4])),
         "linear_cross_entropy": (paddle.ones([2, 3]), paddle.ones([4, 3]), paddle.to_tensor([0, 3])),
+        "linear_binary_cross_entropy": (paddle.ones([2, 3]), paddle.ones([4, 3]), paddle.ones([2, 4])),
+        "linear_focal": (paddle.ones([2, 3]), paddle.ones([4, 3]), paddle.to_tensor([0, 3])),
         "linear_int8": (paddle.ones([2, 3]), paddle.ones([3, 4]).astype("int8"), paddle.ones([4])),
         "linear_topk": (paddle.ones([2, 3]), paddle.ones([4, 3]), 2),
         "linear_topk_log_prob": (paddle.ones([2, 3]), paddle.ones([4, 3]), 2),

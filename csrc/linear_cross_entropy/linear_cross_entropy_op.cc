@@ -3,10 +3,13 @@
 // Two operators, with and without bias: Paddle's static graph cannot differentiate through an optional input.
 // Each computes all the losses; for binary cross entropy Label holds the targets and ClassWeight the positive
 // weights.
+#include <memory>
+
 #include "common/cpu_target.h"
 #include "common/operator_checks.h"
 #include "common/thread_count.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
+#include "paddle/phi/core/dense_tensor.h"
 
 namespace {
 
@@ -223,17 +226,26 @@ std::vector<Tensor> forward(const Tensor& hidden, const Tensor& weight, const Te
   return results;
 }
 
+// A tensor with the memory of another, but with its own count of changes in place: those of a gradient must
+// not look like changes of what the forward pass kept, or Paddle would refuse another backward pass.
+Tensor same_memory(const Tensor& tensor) {
+  auto shared = std::make_shared<phi::DenseTensor>();
+  shared->ShareDataWith(*static_cast<const phi::DenseTensor*>(tensor.impl().get()));
+  return Tensor(shared);
+}
+
 // The gradients that the forward pass made are given away, so only once: their memory becomes that of the
 // results, and whoever gets them may change them. A second backward pass computes anew.
 std::vector<Tensor> take(const std::vector<Tensor>& made, const Tensor& state, float factor, int threads) {
   *const_cast<int32_t*>(state.data<int32_t>()) = 1;
-  if (factor != 1.0f) {
-    for (const Tensor& gradient : made) {
-      paddle_infra_linear_cross_entropy_scale_cpu(const_cast<float*>(gradient.data<float>()),
-                                                  gradient.numel(), factor, threads);
-    }
+  std::vector<Tensor> taken;
+  for (const Tensor& gradient : made) {
+    taken.push_back(same_memory(gradient));
+    if (factor == 1.0f) continue;
+    paddle_infra_linear_cross_entropy_scale_cpu(taken.back().data<float>(), gradient.numel(), factor,
+                                                threads);
   }
-  return made;
+  return taken;
 }
 
 std::vector<Tensor> backward(const Tensor& hidden, const Tensor& weight, const Tensor* bias,

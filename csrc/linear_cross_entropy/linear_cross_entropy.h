@@ -69,7 +69,8 @@ struct LinearCrossEntropyParams {
   RowStats* stats;  // [rows]: written by forward, read by backward
   float* loss;      // forward: [rows] ([rows, classes] for kBinary) for Reduction::kNone, else [1]
 
-  // Backward; forward on the CPU makes the gradients too, as if grad_loss were 1, if they are not null.
+  // Backward; forward on the CPU makes the gradients too, as if grad_loss were 1. On the CPU each may be
+  // null: then it is not wanted.
   const float* grad_loss;  // same shape as loss
   float* grad_hidden;      // [rows, hidden_size]
   float* grad_weight;      // as weight
@@ -90,6 +91,10 @@ paddle_infra_linear_cross_entropy_workspace(const paddle_infra::LinearCrossEntro
 // before the others.
 PADDLE_INFRA_EXPORT int64_t
 paddle_infra_linear_cross_entropy_bad_row(const paddle_infra::LinearCrossEntropyParams* params);
+
+// The first number of the targets of kBinary (in CPU memory) that is not in [0, 1], or -1.
+PADDLE_INFRA_EXPORT int64_t
+paddle_infra_linear_cross_entropy_bad_target(const paddle_infra::LinearCrossEntropyParams* params);
 
 PADDLE_INFRA_EXPORT void paddle_infra_linear_cross_entropy_cpu_fwd(
     const paddle_infra::LinearCrossEntropyParams* params);

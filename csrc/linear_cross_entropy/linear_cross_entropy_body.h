@@ -228,14 +228,14 @@ static void few_gradients(const LinearCrossEntropyParams& p, int64_t row, int64_
                           int64_t stride, const float* grads, int64_t grad_stride, float* grad_weight) {
   for (int64_t d = 0; d < p.hidden_size; d += kLanes) {
     const int count = static_cast<int>(std::min<int64_t>(kLanes, p.hidden_size - d));
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; p.grad_hidden != nullptr && r < rows; ++r) {
       Vec sum{};
       for (int64_t c = 0; c < p.classes; ++c) {
         sum += splat(grads[r * grad_stride + c]) * load(weight + c * stride + d);
       }
       store_partial_or_whole(p.grad_hidden + (row + r) * p.hidden_size + d, sum, count);
     }
-    for (int64_t c = 0; c < p.classes; ++c) {
+    for (int64_t c = 0; p.grad_weight != nullptr && c < p.classes; ++c) {
       Vec sum{};
       for (int64_t r = 0; r < rows; ++r) {
         const Vec h = load_partial_or_whole(p.hidden + (row + r) * p.hidden_size + d, count);

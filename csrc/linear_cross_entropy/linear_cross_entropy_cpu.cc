@@ -108,7 +108,9 @@ class Head {
   bool weight_is_vd() const { return p_.weight_feature_stride == 1; }
 
   void clear_gradients() const {
-    std::memset(p_.grad_weight, 0, sizeof(float) * p_.classes * p_.hidden_size);
+    if (p_.grad_weight != nullptr) {
+      std::memset(p_.grad_weight, 0, sizeof(float) * p_.classes * p_.hidden_size);
+    }
     if (p_.grad_bias != nullptr) std::memset(p_.grad_bias, 0, sizeof(float) * p_.classes);
   }
 
@@ -205,6 +207,7 @@ class Head {
       double bias = 0.0;
       for (int64_t g = 0; g < space_.groups; ++g) bias += space_.partial_bias[g * stride_ + c];
       if (p_.grad_bias != nullptr) p_.grad_bias[c] = static_cast<float>(bias);
+      if (p_.grad_weight == nullptr) continue;
       for (int64_t d = 0; d < p_.hidden_size; ++d) {
         float sum = 0.0f;
         for (int64_t g = 0; g < space_.groups; ++g) {
@@ -312,6 +315,7 @@ class Head {
     if (!has_gradients(p_)) return;
     std::memset(bias_sums, 0, sizeof(double) * stride_);
     kernel().gradient(p_, block, first + row, rows, all_weights_, z, stride_, z_bf16, bias_sums);
+    if (p_.grad_hidden == nullptr) return;
     if (is_medium(p_)) {
       multiply_hidden(first + row, rows, 0, p_.hidden_size, p_.classes, z_bf16, space_.weight_bf16, stride,
                       false);
@@ -331,6 +335,7 @@ class Head {
     for (int64_t b = 0; b < blocks; ++b) {
       for (int64_t c = 0; c < p_.classes; ++c) space_.bias_sums[c] += space_.partial_bias[b * stride_ + c];
     }
+    if (p_.grad_weight == nullptr) return;
     const int64_t feature_blocks = ceil_div(p_.hidden_size, kFeatureBlock);
     const auto weight_task = [&](int64_t index, int) {
       const int64_t c = index / feature_blocks * kFeatureBlock, d = index % feature_blocks * kFeatureBlock;
@@ -402,10 +407,10 @@ class Head {
       uint16_t* bf16 = is_medium(p_) ? space_.gradients_bf16 + c : nullptr;
       kernel().gradient(p_, block_of(c, count), first, rows, all_weights_, space_.logits + c, stride_, bf16,
                         space_.bias_sums + c);
-      multiply_weight(first, rows, c, count, 0, p_.hidden_size);
+      if (p_.grad_weight != nullptr) multiply_weight(first, rows, c, count, 0, p_.hidden_size);
     };
     run_tasks(p_.threads, space_.class_blocks, kNothing, weight, kNothing);
-    hidden_by_features(first, rows);
+    if (p_.grad_hidden != nullptr) hidden_by_features(first, rows);
   }
 
   void hidden_by_features(int64_t first, int64_t rows) const {
@@ -444,6 +449,21 @@ int64_t paddle_infra_linear_cross_entropy_bad_row(const LinearCrossEntropyParams
   for (int64_t i = 0; i < params->rows; ++i) {
     const int64_t label = params->label[i];
     if (label != params->ignore_index && (label < 0 || label >= params->classes)) return i;
+  }
+  return -1;
+}
+
+int64_t paddle_infra_linear_cross_entropy_bad_target(const LinearCrossEntropyParams* params) {
+  constexpr int64_t kStep = 1024;
+  const int64_t count = params->rows * params->classes;
+  for (int64_t first = 0; first < count; first += kStep) {
+    const int64_t end = std::min(count, first + kStep);
+    int bad = 0;  // without a branch, for vectors; a NaN is bad too
+    for (int64_t i = first; i < end; ++i) bad |= !(params->target[i] >= 0.0f) | !(params->target[i] <= 1.0f);
+    if (!bad) continue;
+    for (int64_t i = first; i < end; ++i) {
+      if (!(params->target[i] >= 0.0f && params->target[i] <= 1.0f)) return i;
+    }
   }
   return -1;
 }

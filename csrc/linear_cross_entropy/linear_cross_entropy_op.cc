@@ -3,6 +3,8 @@
 // Two operators, with and without bias: Paddle's static graph cannot differentiate through an optional input.
 // Each computes all the losses; for binary cross entropy Label holds the targets and ClassWeight the positive
 // weights.
+#include <memory>
+
 #include "common/cpu_target.h"
 #include "common/operator_checks.h"
 #include "common/thread_count.h"
@@ -30,7 +32,8 @@ struct Attributes {
   float label_smoothing, z_loss, softcap, focal_gamma;
   int reduction, precision;
   bool weight_is_transposed;
-  bool is_eager;  // the forward pass makes the gradients too
+  bool is_eager;                              // the forward pass makes the gradients too
+  bool wants_grad_hidden, wants_grad_weight;  // on a GPU both are made
 };
 
 bool is_binary(const Attributes& a) { return static_cast<HeadLoss>(a.kind) == HeadLoss::kBinary; }
@@ -91,11 +94,13 @@ LinearCrossEntropyParams make_params(const Tensor& hidden, const Tensor& weight,
   p.hidden_size = h.back();
   p.rows = hidden.numel() / p.hidden_size;
   p.classes = w[transposed ? 1 : 0];
-  const bool fits = w[transposed ? 0 : 1] == p.hidden_size &&
-                    label.numel() == (is_binary(a) ? p.rows * p.classes : p.rows) &&
-                    (bias == nullptr || bias->numel() == p.classes) &&
-                    (!class_weight || class_weight->numel() == p.classes) &&
-                    (!token_weight || token_weight->numel() == p.rows);
+  const Shape rows(h.begin(), h.end() - 1), per_class{p.classes};
+  Shape label_shape = rows;
+  if (is_binary(a)) label_shape.push_back(p.classes);
+  const bool fits = w[transposed ? 0 : 1] == p.hidden_size && label.shape() == label_shape &&
+                    (bias == nullptr || bias->shape() == per_class) &&
+                    (!class_weight || class_weight->shape() == per_class) &&
+                    (!token_weight || token_weight->shape() == rows);
   if (!fits) refuse(name, "the shapes of hidden, weight, label and the options do not fit each other");
   p.hidden = hidden.data<float>();
   p.weight = weight.data<float>();
@@ -158,6 +163,14 @@ void require_valid_labels(LinearCrossEntropyParams p, const Tensor& label, const
          ") or a class in [0, ", p.classes, ")");
 }
 
+// The same for targets, whose meaning ends outside of [0, 1].
+void require_valid_targets(LinearCrossEntropyParams p, const char* name) {
+  const int64_t bad = paddle_infra_linear_cross_entropy_bad_target(&p);
+  if (bad < 0) return;
+  refuse(name, "target of row ", bad / p.classes, ", class ", bad % p.classes, " is ", p.target[bad],
+         "; expected a number in [0, 1]");
+}
+
 Shape loss_shape(const Shape& label, int reduction) {
   return static_cast<Reduction>(reduction) == Reduction::kNone ? label : Shape{};
 }
@@ -174,18 +187,23 @@ Tensor gradient_of(const Tensor& tensor) {
   return paddle::empty(tensor.shape(), DataType::FLOAT32, tensor.place());
 }
 
-void set_gradients(const std::vector<Tensor>& gradients, LinearCrossEntropyParams* p) {
-  const auto data = [](const Tensor& tensor) { return const_cast<float*>(tensor.data<float>()); };
-  p->grad_hidden = data(gradients[0]);
-  p->grad_weight = data(gradients[1]);
-  if (gradients.size() > 2) p->grad_bias = data(gradients[2]);
+bool wants(const Attributes& a, size_t gradient) {
+  return gradient == 0 ? a.wants_grad_hidden : gradient == 1 ? a.wants_grad_weight : true;
+}
+
+// Points the kernel to the gradients that are wanted. What is in the others nobody reads.
+void set_gradients(const std::vector<Tensor>& gradients, const Attributes& a, LinearCrossEntropyParams* p) {
+  float** const to[] = {&p->grad_hidden, &p->grad_weight, &p->grad_bias};
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    if (wants(a, i) || !gradients[i].is_cpu()) *to[i] = const_cast<float*>(gradients[i].data<float>());
+  }
 }
 
 std::vector<Tensor> forward(const Tensor& hidden, const Tensor& weight, const Tensor* bias,
                             const Tensor& label, const OptionalTensor& class_weight,
                             const OptionalTensor& token_weight, const Attributes& a) {
   LinearCrossEntropyParams p = make_params(hidden, weight, bias, label, class_weight, token_weight, a);
-  if (!is_binary(a)) require_valid_labels(p, label, name_of(a));
+  is_binary(a) ? require_valid_targets(p, name_of(a)) : require_valid_labels(p, label, name_of(a));
   if (a.is_eager && (p.reduction == Reduction::kNone || !hidden.is_cpu())) {
     refuse(name_of(a), "gradients in the forward pass: only on the CPU and for one loss");
   }
@@ -196,37 +214,38 @@ std::vector<Tensor> forward(const Tensor& hidden, const Tensor& weight, const Te
   std::vector<Tensor> gradients;
   for (const Tensor* input : {&hidden, &weight, bias}) {
     if (input == nullptr) continue;
-    gradients.push_back(a.is_eager ? gradient_of(*input) : paddle::empty({0}, DataType::FLOAT32, place));
+    const bool is_made = a.is_eager && wants(a, gradients.size());
+    gradients.push_back(is_made ? gradient_of(*input) : paddle::empty({0}, DataType::FLOAT32, place));
   }
   p.loss = loss.data<float>();
   p.stats = reinterpret_cast<RowStats*>(stats.data<float>());
-  if (a.is_eager) set_gradients(gradients, &p);
+  if (a.is_eager) set_gradients(gradients, a, &p);
   run(&p, hidden, Pass::kForward);
   std::vector<Tensor> results = {loss, stats, state};
   results.insert(results.end(), gradients.begin(), gradients.end());
   return results;
 }
 
-// A tensor of its own in the same memory. A plain copy would share the counter of changes too, and Paddle
-// would take whoever changes a gradient for one who changes what a second backward pass needs.
-Tensor in_same_memory(const Tensor& tensor) {
-  auto fresh = std::make_shared<phi::DenseTensor>();
-  fresh->ShareDataWith(*static_cast<phi::DenseTensor*>(tensor.impl().get()));
-  return Tensor(fresh);
+// A tensor with the memory of another, but with its own count of changes in place: those of a gradient must
+// not look like changes of what the forward pass kept, or Paddle would refuse another backward pass.
+Tensor same_memory(const Tensor& tensor) {
+  auto shared = std::make_shared<phi::DenseTensor>();
+  shared->ShareDataWith(*static_cast<const phi::DenseTensor*>(tensor.impl().get()));
+  return Tensor(shared);
 }
 
 // The gradients that the forward pass made are given away, so only once: their memory becomes that of the
 // results, and whoever gets them may change them. A second backward pass computes anew.
 std::vector<Tensor> take(const std::vector<Tensor>& made, const Tensor& state, float factor, int threads) {
   *const_cast<int32_t*>(state.data<int32_t>()) = 1;
-  std::vector<Tensor> given;
+  std::vector<Tensor> taken;
   for (const Tensor& gradient : made) {
-    given.push_back(in_same_memory(gradient));
+    taken.push_back(same_memory(gradient));
     if (factor == 1.0f) continue;
-    paddle_infra_linear_cross_entropy_scale_cpu(const_cast<float*>(gradient.data<float>()), gradient.numel(),
-                                                factor, threads);
+    paddle_infra_linear_cross_entropy_scale_cpu(taken.back().data<float>(), gradient.numel(), factor,
+                                                threads);
   }
-  return given;
+  return taken;
 }
 
 std::vector<Tensor> backward(const Tensor& hidden, const Tensor& weight, const Tensor* bias,
@@ -235,12 +254,17 @@ std::vector<Tensor> backward(const Tensor& hidden, const Tensor& weight, const T
                              const std::vector<Tensor>& made, const Tensor& grad_loss, const Attributes& a) {
   LinearCrossEntropyParams p = make_params(hidden, weight, bias, label, class_weight, token_weight, a);
   require_tensor(name_of(a), "the gradient of the loss", grad_loss, hidden.place(), DataType::FLOAT32);
+  std::vector<Tensor> gradients;
   if (a.is_eager && *state.data<int32_t>() == 0) {
-    return take(made, state, *grad_loss.data<float>(), p.threads);
+    gradients = take(made, state, *grad_loss.data<float>(), p.threads);
+    // Paddle insists on memory for gradients that nobody wants.
+    if (!wants(a, 0)) gradients[0] = gradient_of(hidden);
+    if (!wants(a, 1)) gradients[1] = gradient_of(weight);
+    return gradients;
   }
-  std::vector<Tensor> gradients = {gradient_of(hidden), gradient_of(weight)};
+  gradients = {gradient_of(hidden), gradient_of(weight)};
   if (bias != nullptr) gradients.push_back(gradient_of(*bias));
-  set_gradients(gradients, &p);
+  set_gradients(gradients, a, &p);
   p.grad_loss = grad_loss.data<float>();
   p.stats = reinterpret_cast<RowStats*>(const_cast<float*>(stats.data<float>()));
   run(&p, hidden, Pass::kBackward);
@@ -249,11 +273,12 @@ std::vector<Tensor> backward(const Tensor& hidden, const Tensor& weight, const T
 
 #define PI_ATTRIBUTE_PARAMETERS                                                                          \
   int kind, int64_t ignore_index, float label_smoothing, float z_loss, float softcap, float focal_gamma, \
-      int reduction, int precision, bool weight_is_transposed, bool is_eager
+      int reduction, int precision, bool weight_is_transposed, bool is_eager, bool wants_grad_hidden,    \
+      bool wants_grad_weight
 #define PI_ATTRIBUTES                                                                        \
   Attributes {                                                                               \
     kind, ignore_index, label_smoothing, z_loss, softcap, focal_gamma, reduction, precision, \
-        weight_is_transposed, is_eager                                                       \
+        weight_is_transposed, is_eager, wants_grad_hidden, wants_grad_weight                 \
   }
 
 std::vector<Tensor> Forward(const Tensor& hidden, const Tensor& weight, const Tensor& label,
@@ -287,20 +312,26 @@ std::vector<Tensor> BackwardBias(const Tensor& hidden, const Tensor& weight, con
 
 std::vector<Shape> InferShape(const Shape& hidden, const Shape& weight, const Shape& label,
                               const paddle::optional<Shape>&, const paddle::optional<Shape>&, int, int64_t,
-                              float, float, float, float, int reduction, int, bool, bool is_eager) {
+                              float, float, float, float, int reduction, int, bool, bool is_eager,
+                              bool wants_hidden, bool wants_weight) {
   return {loss_shape(label, reduction),
           stats_shape(hidden),
           {1},
-          or_empty(hidden, is_eager),
-          or_empty(weight, is_eager)};
+          or_empty(hidden, is_eager && wants_hidden),
+          or_empty(weight, is_eager && wants_weight)};
 }
 
 std::vector<Shape> InferShapeBias(const Shape& hidden, const Shape& weight, const Shape& bias,
                                   const Shape& label, const paddle::optional<Shape>&,
                                   const paddle::optional<Shape>&, int, int64_t, float, float, float, float,
-                                  int reduction, int, bool, bool is_eager) {
-  return {loss_shape(label, reduction), stats_shape(hidden),        {1},
-          or_empty(hidden, is_eager),   or_empty(weight, is_eager), or_empty(bias, is_eager)};
+                                  int reduction, int, bool, bool is_eager, bool wants_hidden,
+                                  bool wants_weight) {
+  return {loss_shape(label, reduction),
+          stats_shape(hidden),
+          {1},
+          or_empty(hidden, is_eager && wants_hidden),
+          or_empty(weight, is_eager && wants_weight),
+          or_empty(bias, is_eager)};
 }
 
 std::vector<DataType> InferDtype(const DataType&, const DataType&, const DataType&,
@@ -314,11 +345,11 @@ std::vector<DataType> InferDtypeBias(const DataType&, const DataType&, const Dat
           DataType::FLOAT32, DataType::FLOAT32, DataType::FLOAT32};
 }
 
-#define PI_ATTRIBUTE_NAMES                                                  \
-  {"kind: int",      "ignore_index: int64_t", "label_smoothing: float",     \
-   "z_loss: float",  "softcap: float",        "focal_gamma: float",         \
-   "reduction: int", "precision: int",        "weight_is_transposed: bool", \
-   "is_eager: bool"}
+#define PI_ATTRIBUTE_NAMES                                                    \
+  {"kind: int",      "ignore_index: int64_t",   "label_smoothing: float",     \
+   "z_loss: float",  "softcap: float",          "focal_gamma: float",         \
+   "reduction: int", "precision: int",          "weight_is_transposed: bool", \
+   "is_eager: bool", "wants_grad_hidden: bool", "wants_grad_weight: bool"}
 
 }  // namespace
 

@@ -34,7 +34,10 @@ inline HeadMode mode_of(const LinearCrossEntropyParams& p) {
   return p.classes <= kMostRowClasses ? HeadMode::kRows : HeadMode::kColumns;
 }
 
-inline bool has_gradients(const LinearCrossEntropyParams& p) { return p.grad_weight != nullptr; }
+// Whether the gradients of logits are wanted; which of the others, each pointer says.
+inline bool has_gradients(const LinearCrossEntropyParams& p) {
+  return p.grad_hidden != nullptr || p.grad_weight != nullptr || p.grad_bias != nullptr;
+}
 
 inline bool is_medium(const LinearCrossEntropyParams& p) {
   return p.precision == MatmulPrecision::kMedium && mode_of(p) != HeadMode::kFew;

@@ -25,7 +25,7 @@ from paddle_infra._core.paddle_import import quiet_import_paddle
 # it.
 LIBRARY = Path(__file__).resolve().parent.parent / "_lib" / "libpaddle_infra.so"
 #: Must equal PADDLE_INFRA_ABI in csrc/common/abi.h.
-ABI = 3
+ABI = 4
 
 _REMEDY = (
     "Rebuild it for the installed Paddle, in the source folder: `python csrc/build.py` for an editable "

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import paddle
 
 from paddle_infra._core import extension
 from paddle_infra._core.checks import device_of, dtype_name
+from paddle_infra.ops import _select
 from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
 REDUCTIONS = ("none", "sum", "mean")  # in the order of the compiled operator's attribute
+LAYOUTS = ("vd", "dv")
 KINDS = ("cross_entropy", "focal", "binary")  # likewise
 
 
@@ -64,18 +67,93 @@ def run(
     weight_layout: str,
 ) -> paddle.Tensor:
     """Compute a loss; see csrc/linear_cross_entropy/linear_cross_entropy.h."""
-    inputs = [hidden, weight] if bias is None else [hidden, weight, bias]
+    is_recorded, is_program = paddle.is_grad_enabled(), not paddle.in_dynamic_mode()
+    # What needs no gradient gets none computed. A program may be run with other inputs than it was captured with,
+    # so there all may need one.
+    wants_hidden = is_recorded and (is_program or not hidden.stop_gradient)
+    wants_weight = is_recorded and (is_program or not weight.stop_gradient)
+    wants_bias = is_recorded and bias is not None and (is_program or not bias.stop_gradient)
     # One loss has one number as its gradient: the forward pass can make the gradients at once, while the logits
     # are there, and the backward pass needs no product but with that number.
     is_eager = (
         reduction != "none"
+        and (wants_hidden or wants_weight or wants_bias)
         and device_of(hidden) == "cpu"
-        and paddle.is_grad_enabled()
-        and not all(tensor.stop_gradient for tensor in inputs)
+        and not (hidden.stop_gradient and weight.stop_gradient and (bias is None or bias.stop_gradient))
     )
-    operator = "paddle_infra_linear_cross_entropy" + ("" if bias is None else "_bias")
-    return paddle._C_ops._run_custom_op(
-        operator, *inputs, label, class_weight, token_weight, KINDS.index(kind), ignore_index, label_smoothing,
-        z_loss, softcap, focal_gamma, REDUCTIONS.index(reduction), PRECISIONS.index(get_matmul_precision()),
-        weight_layout == "dv", is_eager,
-    )[0]  # fmt: skip
+    numbers = (
+        KINDS.index(kind), ignore_index, label_smoothing, z_loss, softcap, focal_gamma, REDUCTIONS.index(reduction),
+        PRECISIONS.index(get_matmul_precision()), weight_layout == "dv", is_eager, wants_hidden, wants_weight,
+    )  # fmt: skip
+    call = paddle._C_ops._run_custom_op
+    weights = (class_weight, token_weight)
+    if bias is None:
+        return call("paddle_infra_linear_cross_entropy", hidden, weight, label, *weights, *numbers)[0]
+    return call("paddle_infra_linear_cross_entropy_bias", hidden, weight, bias, label, *weights, *numbers)[0]
+
+
+def run_unchecked(
+    kind: str,
+    hidden: Any,
+    weight: Any,
+    bias: Any,
+    label: Any,
+    class_weight: Any,
+    token_weight: Any,
+    impl: str,
+    **options: Any,
+) -> paddle.Tensor | None:
+    """Call the compiled operator at once if nothing needs converting; return None for the long way.
+
+    It checks tensors, labels and targets itself; for small heads, checking here too would take longer than the loss.
+    What it refuses goes the long way, which finds the error again and names it better.
+    """
+    tensor = paddle.Tensor
+    is_usual = (
+        isinstance(hidden, tensor)
+        and isinstance(weight, tensor)
+        and isinstance(label, tensor)
+        and (bias is None or isinstance(bias, tensor))
+        and _is_constant(class_weight)
+        and _is_constant(token_weight)
+        and paddle.in_dynamic_mode()
+        and _select.may_run("fused", impl)
+        and hidden.dtype is paddle.float32
+        and hidden.place.is_cpu_place()
+        and _are_usual(**options)
+        and extension.load().is_loaded
+    )
+    if not is_usual:
+        return None
+    try:
+        return run(kind, hidden, weight, bias, label, class_weight, token_weight, **options)
+    except (ValueError, TypeError):
+        return None
+
+
+def _is_constant(weights: Any) -> bool:
+    """Whether these can be weights of the operator as they are, which does not expect that they want a gradient."""
+    return weights is None or (isinstance(weights, paddle.Tensor) and weights.stop_gradient)
+
+
+def _are_usual(
+    *,
+    reduction: Any,
+    weight_layout: Any,
+    ignore_index: Any = -100,
+    softcap: Any,
+    label_smoothing: Any = 0.0,
+    z_loss: Any = 0.0,
+    focal_gamma: Any = 0.0,
+) -> bool:
+    """Whether options are what the operator may be given: it does not check their ranges."""
+    return (
+        type(ignore_index) is int
+        and type(softcap) is type(label_smoothing) is type(z_loss) is type(focal_gamma) is float
+        and 0.0 <= label_smoothing <= 1.0
+        and 0.0 <= softcap < math.inf
+        and 0.0 <= z_loss < math.inf
+        and 0.0 <= focal_gamma < math.inf
+        and reduction in REDUCTIONS
+        and weight_layout in LAYOUTS
+    )

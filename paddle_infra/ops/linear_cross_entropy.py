@@ -9,6 +9,7 @@ import paddle
 from paddle.jit.marker import unified
 
 from paddle_infra.ops import _head_operator, _select, reference
+from paddle_infra.ops._head_arguments import reference_refusals
 from paddle_infra.ops._linear_cross_entropy_arguments import Arguments, check
 
 
@@ -65,8 +66,9 @@ def linear_cross_entropy(
 
     Returns:
         The loss, 0-D, or of the shape of ``label`` for ``"none"``: float32, or float64 for float64 inputs.
-        Products accumulate in float32, sums over rows in float64. The fused result is bit-identical for any
-        number of threads.
+        Products accumulate in float32, sums over rows in float64; with more than 16 classes, factors are
+        rounded to bfloat16 first if :class:`set_matmul_precision` says ``"medium"``. The fused result is
+        bit-identical for any number of threads.
 
     Raises:
         InvalidDtypeError: an argument is no tensor or has an unsuitable dtype.
@@ -80,6 +82,24 @@ def linear_cross_entropy(
         here); label smoothing, arXiv:1512.00567, section 7; z-loss, arXiv:2204.02311, section 5; softcap,
         arXiv:2408.00118, section 2. Smoothing with class weights is defined as in PyTorch.
     """
+    loss = _head_operator.run_unchecked(
+        "cross_entropy",
+        hidden,
+        weight,
+        bias,
+        label,
+        class_weight,
+        token_weight,
+        impl,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        reduction=reduction,
+        weight_layout=weight_layout,
+    )
+    if loss is not None:
+        return loss
     arguments = check(
         hidden,
         weight,
@@ -126,7 +146,5 @@ def _fused(a: Arguments) -> paddle.Tensor:
 
 IMPLEMENTATIONS: Sequence[_select.Implementation] = (
     _select.Implementation("fused", _fused_refusals, _fused),
-    _select.Implementation(
-        "reference", lambda a: _head_operator.reference_refusals(a.hidden), reference.linear_cross_entropy
-    ),
+    _select.Implementation("reference", reference_refusals, reference.linear_cross_entropy),
 )

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import paddle
 from paddle.jit.marker import unified
 
-from paddle_infra._core.checks import check_number
-from paddle_infra.ops import _head_operator, _select, reference
-from paddle_infra.ops._linear_cross_entropy_arguments import Arguments
-from paddle_infra.ops._linear_cross_entropy_arguments import check as check_head
-
-
-@dataclass(frozen=True)
-class FocalArguments:
-    """Checked arguments of linear_focal."""
-
-    head: Arguments
-    gamma: float
+from paddle_infra.ops import _head_operator, _head_reference, _select
+from paddle_infra.ops._head_arguments import reference_refusals
+from paddle_infra.ops._linear_focal_arguments import Arguments, check
 
 
 def linear_focal(
@@ -38,25 +28,31 @@ def linear_focal(
     weight_layout: Literal["vd", "dv"] = "vd",
     impl: _select.ImplementationName = "auto",
 ) -> paddle.Tensor:
-    r"""Focal loss of ``hidden @ weight + bias``: cross entropy in which rows that are right already count less.
+    r"""Focal loss of ``softmax(hidden @ weight + bias)``: cross entropy in which easy rows count less.
 
-    A row with label :math:`y`, whose softmax gives it the probability :math:`p_y`, has the loss
+    With logits :math:`z` (capped to ``softcap * tanh(z / softcap)`` if ``softcap > 0``),
+    :math:`p = \mathrm{softmax}(z)`, :math:`\gamma` = ``gamma``, :math:`w` = ``class_weight`` and :math:`t` =
+    ``token_weight`` (both 1 if absent), a row with label :math:`y` has the loss
 
     .. math::
-        l = w_y\, (1 - p_y)^\gamma\, (-\log p_y)
+        l = -w_y (1 - p_y)^\gamma \log p_y
 
-    with :math:`w` = ``class_weight`` (the paper's :math:`\alpha`). ``gamma=0`` is :func:`linear_cross_entropy`, and
-    rows, weights, reductions, shapes and memory are as there: ``"mean"`` divides by :math:`\sum_i t_i w_{y_i}` over
-    the rows that are not ignored.
+    and the result is :math:`t_i l_i` for every row (``"none"``), their sum (``"sum"``), or
+    :math:`\sum_i t_i l_i / \sum_i t_i w_{y_i}` (``"mean"``). ``gamma=0`` is :func:`linear_cross_entropy`. Rows
+    whose label is ``ignore_index`` count as 0 everywhere; if nothing is left to average, the result is 0 with
+    gradients 0.
+
+    ``N`` rows of any leading shape, ``D`` features, ``V`` classes.
 
     Args:
-        hidden: ``[..., D]``, float; the fused form takes float32.
-        weight: ``[V, D]`` or, with ``weight_layout="dv"``, ``[D, V]``; dtype of ``hidden``.
-        label: ``[...]``, int64 or int32.
+        hidden: ``[..., D]``, float. The fused form takes float32 on the CPU; others run in plain Paddle.
+        weight: ``[V, D]`` with ``weight_layout="vd"``, ``[D, V]`` (as ``paddle.nn.Linear``) with ``"dv"``;
+            dtype of ``hidden``.
+        label: ``[...]``, int64 (int32 is converted).
         gamma: :math:`\gamma`, at least 0.
         bias: ``[V]``, dtype of ``hidden``.
         ignore_index: The label of rows to leave out.
-        class_weight: ``[V]``, float. Gets no gradient.
+        class_weight: ``[V]``, float: :math:`\alpha` of the paper. Gets no gradient.
         token_weight: ``[...]`` as ``label``, float. Gets no gradient.
         softcap: Bound of the logits; 0 for none.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
@@ -64,16 +60,32 @@ def linear_focal(
         impl: ``"auto"``, ``"fused"`` or ``"reference"``; see :func:`paddle_infra.ops.implementation`.
 
     Returns:
-        The loss, 0-D, or of the shape of ``label`` for ``"none"``: float32, or float64 for float64 inputs.
+        As :func:`linear_cross_entropy`, also in precision.
 
     Raises:
-        InvalidDtypeError: as :func:`linear_cross_entropy`.
-        InvalidInputError: as :func:`linear_cross_entropy`, or ``gamma`` is negative or not finite.
+        InvalidDtypeError: an argument is no tensor or number, or has an unsuitable dtype.
+        InvalidInputError: shapes do not fit, an option is out of range, or a label is neither
+            ``ignore_index`` nor in ``[0, V)`` (the message names the row; a static program raises Paddle's
+            ValueError with the same text, rows counted flat).
         UnsupportedError: no implementation, or not the one asked for, can take these inputs.
 
     References:
-        Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002, with a softmax instead of a sigmoid.
+        Focal loss, arXiv:1708.02002, section 3; there for independent classes (sigmoid), here for one class of
+        many (softmax). The mean is weighted as in cross entropy: the paper divides by the number of anchors
+        that have an object.
     """
+    options = {
+        "ignore_index": ignore_index,
+        "softcap": softcap,
+        "focal_gamma": gamma,
+        "reduction": reduction,
+        "weight_layout": weight_layout,
+    }
+    loss = _head_operator.run_unchecked(
+        "focal", hidden, weight, bias, label, class_weight, token_weight, impl, **options
+    )
+    if loss is not None:
+        return loss
     arguments = check(
         hidden,
         weight,
@@ -95,40 +107,30 @@ def linear_focal(
 unified(linear_focal)
 
 
-def check(
-    hidden: paddle.Tensor, weight: paddle.Tensor, label: paddle.Tensor, *, gamma: float = 2.0, **options: Any
-) -> FocalArguments:
-    """Check arguments as linear_focal does."""
-    return FocalArguments(check_head(hidden, weight, label, **options), check_number("gamma", gamma, 0.0))
+def _fused_refusals(a: Arguments) -> list[str]:
+    return _head_operator.refusals(a.hidden, has_gpu_kernel=False)
 
 
-def _fused_refusals(a: FocalArguments) -> list[str]:
-    return _head_operator.refusals(a.head.hidden, has_gpu_kernel=False)
-
-
-def _fused(a: FocalArguments) -> paddle.Tensor:
-    h = a.head
+def _fused(a: Arguments) -> paddle.Tensor:
     return _head_operator.run(
         "focal",
-        h.hidden,
-        h.weight,
-        h.bias,
-        h.label,
-        h.class_weight,
-        h.token_weight,
-        ignore_index=h.ignore_index,
-        softcap=h.softcap,
+        a.hidden,
+        a.weight,
+        a.bias,
+        a.label,
+        a.class_weight,
+        a.token_weight,
+        ignore_index=a.ignore_index,
+        softcap=a.softcap,
         focal_gamma=a.gamma,
-        reduction=h.reduction,
-        weight_layout=h.weight_layout,
+        reduction=a.reduction,
+        weight_layout=a.weight_layout,
     )
 
 
 IMPLEMENTATIONS: Sequence[_select.Implementation] = (
     _select.Implementation("fused", _fused_refusals, _fused),
-    _select.Implementation(
-        "reference",
-        lambda a: _head_operator.reference_refusals(a.head.hidden),
-        lambda a: reference.linear_cross_entropy(a.head, a.gamma),
-    ),
+    _select.Implementation("reference", reference_refusals, _head_reference.linear_focal),
 )
+
+__all__ = ["Arguments", "check", "linear_focal"]

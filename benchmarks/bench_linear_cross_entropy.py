@@ -165,7 +165,7 @@ def main() -> int:
     if arguments.worker:
         print(json.dumps(work(arguments.worker)))
         return 0
-    shapes, seconds = (QUICK, 0.5) if arguments.quick else (FULL, 10.0)
+    shapes, seconds = (QUICK, 0.5) if arguments.quick else (FULL, 4.0)
     rows = measure(shapes, arguments.threads, seconds)
     if not arguments.no_record:
         print(f"{len(rows)} rows appended to {append_rows('linear_cross_entropy', rows)}")

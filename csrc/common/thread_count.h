@@ -10,8 +10,8 @@ PADDLE_INFRA_EXPORT int paddle_infra_thread_count();
 
 namespace paddle_infra {
 
-// The same for work of so many floating-point operations: waking a second thread takes some microseconds, so what
-// takes no more than that is done by the caller's thread. No kernel's result depends on it.
+// The same for work of so many floating-point operations: waking a second thread takes some microseconds, so
+// what takes no more than that is done by the caller's thread. No kernel's result depends on it.
 inline int threads_for(double operations) {
   constexpr double kWorthIt = 1e6;
   return operations < kWorthIt ? 1 : paddle_infra_thread_count();

@@ -41,14 +41,6 @@ def refusals(hidden: Any, has_gpu_kernel: bool) -> list[str]:
     return reasons
 
 
-def reference_refusals(hidden: Any) -> list[str]:
-    """Say why plain Paddle cannot take this input."""
-    dtype = dtype_name(hidden)
-    if dtype in ("float16", "bfloat16") and device_of(hidden) == "cpu":
-        return [f"Paddle has no {dtype} matrix product on the CPU: use float32"]
-    return []
-
-
 def run(
     kind: str,
     hidden: Any,

@@ -6,10 +6,8 @@ Attention, focal and binary losses: _attention_reference.py, _head_reference.py.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import paddle
-import paddle.nn.functional as F
 
 from paddle_infra.ops import _linear_int8_arguments, _linear_topk_arguments
 from paddle_infra.ops._head_reference import log_probabilities, logits, reduce_rows, take_labels
@@ -21,9 +19,6 @@ def linear_cross_entropy(a: Arguments) -> paddle.Tensor:
     log_prob, log_sum = log_probabilities(logits(a))
     is_valid, target, own_weight = take_labels(a, log_prob)
     loss = -target if own_weight is None else -target * own_weight
-    if focal_gamma > 0.0:
-        # Clipped: near a probability of 1 the power's slope would be infinite.
-        loss = loss * (-paddle.expm1(target)).clip(min=1e-30) ** focal_gamma
     if a.label_smoothing > 0.0:
         weighted = log_prob if a.class_weight is None else log_prob * a.class_weight
         # The mean over classes is epsilon / C times the sum.

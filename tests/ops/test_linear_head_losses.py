@@ -199,12 +199,10 @@ def test_errors():
         linear_focal(hidden, weight, label, gamma=-1.0)
     with pytest.raises(InvalidInputError, match=r"label\[1\] is 4; expected ignore_index"):
         linear_focal(hidden, weight, label + 1)
-    with pytest.raises(
-        InvalidInputError, match=r"target: expected shape \[2, 4\] \(\[..., V\]\), got \[2, 3\]"
-    ):
+    with pytest.raises(InvalidInputError, match=r"target: expected shape \[2, 4\] .*got \[2, 3\]"):
         linear_binary_cross_entropy(hidden, weight, target[:, :3])
     target[0, 2] = 1.5
-    with pytest.raises(InvalidInputError, match=r"target\[0, 2\]: expected a number in \[0, 1\], got 1.5"):
+    with pytest.raises(InvalidInputError, match=r"target\[0, 2\] is 1.5; expected a number in \[0, 1\]"):
         linear_binary_cross_entropy(hidden, weight, target)
     with pytest.raises(InvalidInputError, match=r"pos_weight: expected shape \[4\] \(\[V\]\), got \[3\]"):
         linear_binary_cross_entropy(hidden, weight, paddle.zeros([2, 4]), pos_weight=paddle.ones([3]))

@@ -252,6 +252,12 @@ std::vector<Tensor> backward(const Tensor& hidden, const Tensor& weight, const T
                              const Tensor& label, const OptionalTensor& class_weight,
                              const OptionalTensor& token_weight, const Tensor& stats, const Tensor& state,
                              const std::vector<Tensor>& made, const Tensor& grad_loss, const Attributes& a) {
+  if (state.dtype() != DataType::INT32) {  // Paddle has freed what it kept, and hands in placeholders
+    refuse(
+        name_of(a),
+        "a second backward pass through this loss: the first one must be told by retain_graph=True to keep "
+        "what it needs");
+  }
   LinearCrossEntropyParams p = make_params(hidden, weight, bias, label, class_weight, token_weight, a);
   require_tensor(name_of(a), "the gradient of the loss", grad_loss, hidden.place(), DataType::FLOAT32);
   std::vector<Tensor> gradients;

@@ -62,14 +62,13 @@ def run(
     is_recorded, is_program = paddle.is_grad_enabled(), not paddle.in_dynamic_mode()
     # What needs no gradient gets none computed. A program may be run with other inputs than it was captured with,
     # so there all may need one.
-    wants_hidden = is_recorded and (is_program or not hidden.stop_gradient)
-    wants_weight = is_recorded and (is_program or not weight.stop_gradient)
-    wants_bias = is_recorded and bias is not None and (is_program or not bias.stop_gradient)
+    wants_hidden = is_program or (is_recorded and not hidden.stop_gradient)
+    wants_weight = is_program or (is_recorded and not weight.stop_gradient)
     # One loss has one number as its gradient: the forward pass can make the gradients at once, while the logits
     # are there, and the backward pass needs no product but with that number.
     is_eager = (
-        reduction != "none"
-        and (wants_hidden or wants_weight or wants_bias)
+        is_recorded
+        and reduction != "none"
         and device_of(hidden) == "cpu"
         and not (hidden.stop_gradient and weight.stop_gradient and (bias is None or bias.stop_gradient))
     )
@@ -77,11 +76,14 @@ def run(
         KINDS.index(kind), ignore_index, label_smoothing, z_loss, softcap, focal_gamma, REDUCTIONS.index(reduction),
         PRECISIONS.index(get_matmul_precision()), weight_layout == "dv", is_eager, wants_hidden, wants_weight,
     )  # fmt: skip
-    call = paddle._C_ops._run_custom_op
-    weights = (class_weight, token_weight)
-    if bias is None:
-        return call("paddle_infra_linear_cross_entropy", hidden, weight, label, *weights, *numbers)[0]
-    return call("paddle_infra_linear_cross_entropy_bias", hidden, weight, bias, label, *weights, *numbers)[0]
+    name, bias_input = "paddle_infra_linear_cross_entropy", () if bias is None else (bias,)
+    loss = paddle._C_ops._run_custom_op(
+        name if bias is None else name + "_bias",
+        hidden, weight, *bias_input, label, class_weight, token_weight, *numbers,
+    )[0]  # fmt: skip
+    # Paddle records custom operators under no_grad too: the graph would keep all inputs, and lead to gradients that
+    # nobody computed.
+    return loss if is_recorded or is_program else loss.detach()
 
 
 def run_unchecked(

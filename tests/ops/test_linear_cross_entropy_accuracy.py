@@ -5,8 +5,18 @@ import paddle
 import pytest
 
 from paddle_infra._core.tolerances import largest_error
-from paddle_infra.ops import linear_cross_entropy
-from tests.ops.linear_cross_entropy_cases import EVERYTHING, Case, check, gold, make_case, run
+from paddle_infra.ops import linear_cross_entropy, set_matmul_precision
+from tests.ops.head_cases import BORDERS
+from tests.ops.head_fuzz import random_shape_and_options
+from tests.ops.linear_cross_entropy_cases import (
+    EVERYTHING,
+    Case,
+    check,
+    check_medium,
+    gold,
+    make_case,
+    run,
+)
 
 SHAPES = [
     (1, 1, 2),
@@ -52,25 +62,50 @@ def test_options(options):
     check(make_case(77, 50, 301, **options))
 
 
-def test_random_combinations():
-    rng = np.random.default_rng(20)
-    for seed in range(300):
-        rows, features, classes = (int(x) for x in rng.integers(1, (80, 70, 500)))
-        options = {
-            "scale": float(rng.choice([0.1, 1.0, 10.0])),
-            "bias": bool(rng.integers(2)),
-            "ignored": float(rng.choice([0.0, 0.3, 0.9])),
-            "class_weight": bool(rng.integers(2)),
-            "token_weight": bool(rng.integers(2)),
-            "label_smoothing": float(rng.choice([0.0, 0.1])),
-            "z_loss": float(rng.choice([0.0, 1e-3])),
-            "softcap": float(rng.choice([0.0, 2.0, 30.0])),
-            "reduction": str(rng.choice(["mean", "sum", "none"])),
-            "weight_layout": str(rng.choice(["vd", "dv"])),
-        }
-        # On average the fused results are the more exact ones, but of 1,200 one may meet a lucky plain one: error
+@pytest.mark.parametrize("classes", BORDERS)
+@pytest.mark.parametrize("rows", [1, 130, 300])
+@pytest.mark.parametrize("everything", [False, True])
+def test_every_mode_at_its_borders(classes, rows, everything):
+    check(make_case(rows, 33, classes, **(EVERYTHING if everything else {})))
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes"),
+    [(1200, 2048), (1025, 2047), (600, 5003), (450, 17000)],
+    ids=["rows, two chunks", "rows, an odd end", "columns, two chunks", "columns, four chunks"],
+)
+@pytest.mark.parametrize("everything", [False, True])
+def test_several_chunks_of_rows(rows, classes, everything):
+    check(make_case(rows, 20, classes, **(EVERYTHING if everything else {})))
+
+
+def test_many_rows_of_few_classes():
+    check(make_case(5000, 20, 5, ignored=0.1))  # more than 16 groups of 128 rows
+
+
+@pytest.mark.parametrize("first", range(0, 1200, 300))
+def test_random_combinations(first):
+    for seed in range(first, first + 300):
+        shape, options = random_shape_and_options(seed, "cross_entropy")
+        # On average the fused results are the more exact ones, but of 4,800 one may meet a lucky plain one: error
         # 1.4e-6 of the largest value against 0.4e-6.
-        check(make_case(rows, features, classes, seed=seed, **options), factor=2.0)
+        check(make_case(*shape, **options), factor=2.0)
+
+
+@pytest.mark.parametrize("classes", [classes for classes in BORDERS if classes > 16])
+@pytest.mark.parametrize("everything", [False, True])
+def test_medium_precision_is_exact_for_rounded_factors(classes, everything):
+    check_medium(make_case(300, 33, classes, **(EVERYTHING if everything else {})))
+
+
+def test_medium_precision_rounds_and_few_classes_are_not_rounded():
+    for classes, is_rounded in ((16, False), (17, True), (2049, True)):
+        case = make_case(64, 48, classes)
+        truth = gold(case)
+        with set_matmul_precision("medium"):
+            error = largest_error(run(case, "fused")["weight"], truth["weight"])
+        error /= np.abs(truth["weight"]).max()
+        assert (1e-4 < error < 1e-2) if is_rounded else error < 1e-6
 
 
 @pytest.mark.parametrize("scale", [1e2, 1e4])

@@ -39,7 +39,9 @@ format: $(VENV)/.onnx,dev ## Rewrite the sources in the project's format.
 bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows go to benchmarks/data/.
 	$(BIN)/python benchmarks/bench_attention.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_cross_entropy.py $(ARGS)
+	$(BIN)/python benchmarks/bench_linear.py $(ARGS)
 	$(BIN)/python benchmarks/bench_block.py $(ARGS)
+	$(BIN)/python benchmarks/bench_encoder.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_int8.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_topk.py $(ARGS)
 	$(BIN)/python benchmarks/bench_tune_cpu.py

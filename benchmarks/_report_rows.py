@@ -37,13 +37,21 @@ def _value(text: str) -> Any:
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of the latest full run, of each number of threads; of the latest run if none was full."""
+    """Return the rows of each case's latest run, of each number of threads; quick runs count only if no other did.
+
+    All contestants of a case are measured in one process, so rows of a case belong together; those of others need not.
+    """
     rows = list(rows)
-    rows = [row for row in rows if row["mode"] == "full"] or rows
-    dates: dict[float, str] = {}
+    rows = [row for row in rows if row["mode"] != "quick"] or rows
+    dates: dict[tuple[Any, ...], str] = {}
     for row in rows:
-        dates[row["threads"]] = max(row["date"], dates.get(row["threads"], ""))
-    return [row for row in rows if row["date"] == dates[row["threads"]]]
+        key = _measurement(row)
+        dates[key] = max(row["date"], dates.get(key, ""))
+    return [row for row in rows if row["date"] == dates[_measurement(row)]]
+
+
+def _measurement(row: Row) -> tuple[Any, ...]:
+    return (*(row.get(name) for name in (*_FIELDS, "option")), row["threads"])
 
 
 def case_of(row: Row) -> Case:

@@ -56,10 +56,15 @@ struct LaneStats {
   alignas(64) float max[kPanel], factor[kPanel], delta[kPanel];
 };
 
-static double dot(const float* a, const float* b, int64_t padded) {
+static float dot(const float* a, const float* b, int64_t padded) {
   Vec sum{};
   for (int64_t d = 0; d < padded; d += kLanes) sum += load(a + d) * load(b + d);
-  return reduce_add(sum);
+  alignas(64) float lane[kLanes];
+  store(lane, sum);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+  }
+  return lane[0];
 }
 
 static LaneStats lane_stats(const PanelRows& rows) {
@@ -84,12 +89,12 @@ static LaneStats lane_stats(const PanelRows& rows) {
       continue;
     }
     const AttentionRowStats& row = p.stats[at + r];
-    const double delta = dot(float_row(o, r, kLanes, buffers[0]), float_row(grad, r, kLanes, buffers[1]),
-                             round_up(p.head_dim, kLanes)) -
-                         (p.grad_lse != nullptr ? p.grad_lse[at + r] : 0.0f);
+    const float delta = dot(float_row(o, r, kLanes, buffers[0]), float_row(grad, r, kLanes, buffers[1]),
+                            round_up(p.head_dim, kLanes)) -
+                        (p.grad_lse != nullptr ? p.grad_lse[at + r] : 0.0f);
     stats.max[r] = row.max;
     stats.factor[r] = row.sum == 0.0f ? 0.0f : 1.0f / row.sum;
-    stats.delta[r] = row.sum == 0.0f ? 0.0f : static_cast<float>(delta) * stats.factor[r];
+    stats.delta[r] = row.sum == 0.0f ? 0.0f : delta * stats.factor[r];
   }
   return stats;
 }
@@ -248,17 +253,23 @@ static void bwd_panel(const BwdPlan& plan, const BwdTask& task, const BwdSpace<k
                      to.stride);
 }
 
+// Rows of grad_k or grad_v, times a factor; zeros if there are no sums.
 static void write_key_rows(const AttentionParams& p, const AttentionStrides& stride, const Sequence& seq,
-                           const BwdTask& task, Range keys, const float* from, int64_t dim, float factor,
+                           const BwdTask& task, Range keys, const float* sums, int64_t dim, float factor,
                            void* to) {
   const int64_t size = element_size(p.dtype);
   alignas(64) float row[kRowBuffer];
   for (int64_t j = keys.begin; j < keys.end; ++j) {
-    for (int64_t d = 0; d < round_up(p.head_dim, kLanes); d += kLanes) {
-      store(row + d, load(from + (j - keys.begin) * dim + d) * factor);
-    }
     const int64_t at = offset_of(p, stride, task.b, seq.k_row + j, task.kv_head);
-    convert_from_float(p.dtype, row, static_cast<char*>(to) + size * at, p.head_dim);
+    char* out = static_cast<char*>(to) + size * at;
+    if (sums == nullptr) {
+      std::memset(out, 0, size * p.head_dim);
+      continue;
+    }
+    for (int64_t d = 0; d < round_up(p.head_dim, kLanes); d += kLanes) {
+      store(row + d, load(sums + (j - keys.begin) * dim + d) * factor);
+    }
+    convert_from_float(p.dtype, row, out, p.head_dim);
   }
 }
 
@@ -288,8 +299,12 @@ static void bwd_task(const AttentionParams& p, const BwdPlan& plan, const BwdTas
   for (int64_t chunk = task.keys.begin; chunk < task.keys.end; chunk += plan.chunk) {
     const Range all{chunk, std::min(chunk + plan.chunk, task.keys.end)};
     const Range packed{std::max(chunk, seen.begin / kKeyBlock * kKeyBlock), std::min(all.end, seen.end)};
+    // Sums start at the first key that anybody sees; what lies outside of these keys is touched by no query.
+    const Range used = packed.empty() ? Range{all.end, all.end} : Range{packed.begin, all.end};
     if (task.wants_key_value) {
-      for (int64_t e = 0; e < plan.chunk * plan.dim; e += kLanes) {
+      // The matrix unit adds to whole tiles.
+      const int64_t rows = std::min(plan.chunk, round_up(used.end - used.begin, 32));
+      for (int64_t e = 0; e < rows * plan.dim; e += kLanes) {
         store(space.grad_k + e, Vec{});
         store(space.grad_v + e, Vec{});
       }
@@ -311,15 +326,12 @@ static void bwd_task(const AttentionParams& p, const BwdPlan& plan, const BwdTas
       }
     }
     if (task.wants_key_value) {
-      // grad_k and grad_v start at packed.begin; what lies outside was not touched by any query.
       const float keep = 1.0f / (1.0f - p.dropout_p);
-      const int64_t shift = packed.empty() ? 0 : packed.begin - chunk;
-      const Range before{chunk, chunk + shift}, rest{chunk + shift, all.end};
-      const float* zeros = space.grad_k + (plan.chunk - shift) * plan.dim;
-      write_key_rows(p, p.k_stride, seq, task, before, zeros, plan.dim, 0.0f, p.grad_k);
-      write_key_rows(p, p.v_stride, seq, task, before, zeros, plan.dim, 0.0f, p.grad_v);
-      write_key_rows(p, p.k_stride, seq, task, rest, space.grad_k, plan.dim, p.scale, p.grad_k);
-      write_key_rows(p, p.v_stride, seq, task, rest, space.grad_v, plan.dim, keep, p.grad_v);
+      const Range before{chunk, used.begin};
+      write_key_rows(p, p.k_stride, seq, task, before, nullptr, plan.dim, 0.0f, p.grad_k);
+      write_key_rows(p, p.v_stride, seq, task, before, nullptr, plan.dim, 0.0f, p.grad_v);
+      write_key_rows(p, p.k_stride, seq, task, used, space.grad_k, plan.dim, p.scale, p.grad_k);
+      write_key_rows(p, p.v_stride, seq, task, used, space.grad_v, plan.dim, keep, p.grad_v);
     }
   }
   if (p.dtype == DataType::kFloat32 || !task.wants_query) return;

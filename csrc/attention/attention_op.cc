@@ -46,8 +46,7 @@ std::vector<Tensor> forward(const AttentionInputs& in, const AttentionAttributes
   p.stats = reinterpret_cast<AttentionRowStats*>(stats.data<float>());
   p.lse = lse.data<float>();
   paddle_infra::set_lse_strides(lse.shape(), &p);
-  const Tensor workspace =
-      paddle_infra::allocate_workspace(paddle_infra_attention_cpu_fwd_workspace(&p), &p);
+  const Tensor workspace = paddle_infra::allocate_workspace(paddle_infra_attention_cpu_fwd_workspace(&p), &p);
   paddle_infra_attention_cpu_fwd(&p);
   return {out, lse, stats};
 }
@@ -96,8 +95,7 @@ std::vector<Tensor> backward(const AttentionInputs& in, bool with_grad_bias, con
   p.grad_k = gradients[1].data();
   p.grad_v = gradients[2].data();
   if (with_grad_bias) p.grad_bias = gradients[3].data<float>();
-  const Tensor workspace =
-      paddle_infra::allocate_workspace(paddle_infra_attention_cpu_bwd_workspace(&p), &p);
+  const Tensor workspace = paddle_infra::allocate_workspace(paddle_infra_attention_cpu_bwd_workspace(&p), &p);
   paddle_infra_attention_cpu_bwd(&p);
   return gradients;
 }

@@ -210,7 +210,8 @@ inline AttentionParams make_params(const char* name, const AttentionInputs& in,
   set_alibi(name, in.alibi_slopes, &p);
   set_attributes(name, attributes, &p);
   p.seed = checked_seed(name, in.seed, p.dropout_p);
-  p.threads = paddle_infra_thread_count();
+  const int64_t rows = in.q->numel() / p.head_dim;  // of all heads
+  p.threads = threads_for(4.0 * rows * p.seq_k * p.head_dim);
   return p;
 }
 

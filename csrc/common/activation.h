@@ -8,8 +8,8 @@
 namespace paddle_infra {
 
 // Operators have these numbers as an attribute. kGelu is x Phi(x) with the normal distribution Phi, kGeluTanh
-// its approximation with tanh, kSilu x / (1 + e^-x). kSwiglu is silu(a) b of two halves a, b of the columns: no
-// function of one number, so only some operators have it.
+// its approximation with tanh, kSilu x / (1 + e^-x). kSwiglu is silu(a) b of two halves a, b of the columns:
+// no function of one number, so only some operators have it.
 enum class Activation : int { kNone = 0, kGelu, kGeluTanh, kRelu, kSilu, kSwiglu };
 
 constexpr int kActivations = 5;  // of one number

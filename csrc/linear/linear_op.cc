@@ -78,7 +78,7 @@ LinearParams make_params(const Tensor& x, const Tensor& weight, const Tensor* bi
   p.rows = x.numel() / p.in;
   p.activation = static_cast<Activation>(a.activation);
   p.precision = static_cast<MatmulPrecision>(a.precision);
-  p.threads = paddle_infra_thread_count();
+  p.threads = paddle_infra::threads_for(2.0 * p.rows * p.in * p.out);
   return p;
 }
 

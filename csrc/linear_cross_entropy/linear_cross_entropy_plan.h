@@ -19,7 +19,7 @@ constexpr int64_t kFewRowBlock = 16;   // of few classes: these rows of hidden s
 constexpr int64_t kFewRowGroup = 128;  // rows of a task, if there are not more than kFewGroups of them
 constexpr int64_t kFewGroups = 16;
 constexpr int64_t kLogitBytes = 8 << 20;
-constexpr int64_t kFewestChunkRows = 64;
+constexpr int64_t kFewestChunkRows = 32;
 constexpr int64_t kWidest = 16;       // floats in the widest vector
 constexpr float kMinusHuge = -1e30f;  // exp() of it is 0, and unlike -infinity it never makes a NaN
 

@@ -86,6 +86,8 @@ class Extension:
             ExtensionUnavailableError: the environment variable PADDLE_INFRA_ISA names no instruction set that is
                 here. Nothing else raises: who asks for a certain one must not get plain Paddle instead.
         """
+        if self._final is not None:  # the usual case, in every call of an operator: without the lock
+            return self._final
         with self._lock:
             if self._final is None:
                 status = self._inspect()

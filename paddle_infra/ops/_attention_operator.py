@@ -102,7 +102,6 @@ def _is_usual(query: Any, key: Any, value: Any, o: Options, impl: str) -> bool:
         query.dtype in _QUERY_DTYPES
         and len(shape) == 4
         and 0 < shape[3] <= _MOST_HEAD_DIM
-        and query.place.is_cpu_place()
         and o.window is None
         and o.alibi_slopes is None
         and type(o.softcap) is float

@@ -52,6 +52,7 @@ def run_unchecked(
         and paddle.in_dynamic_mode()
         and _select.may_run("fused", impl)
         and x.dtype is paddle.float32
+        and (packed_weight is None or get_matmul_precision() == "medium")  # else nobody would look at it
         and extension.load().is_loaded
     )
     if not is_usual:

@@ -23,6 +23,8 @@ from paddle_infra._core.errors import (
     ValueMismatch,
 )
 from paddle_infra.export import ExportReport, to_inference
+from paddle_infra.models import BertForSequenceClassification
+from paddle_infra.models.config import BertConfig
 from tests.export.models import DYNAMIC, LABELS, Encoder, MaskedClassifier, debris, seeded, token_examples
 
 
@@ -280,3 +282,30 @@ def test_a_folder_with_other_files_is_never_replaced(
 def test_only_a_layer_can_be_exported(tmp_path: Path) -> None:
     with pytest.raises(InvalidDtypeError, match=r"expected a paddle\.nn\.Layer, got function"):
         to_inference(lambda x: x, tmp_path / "export", {"x": np.ones(3)})
+
+
+@pytest.mark.parametrize("impl", ["auto", "reference"])
+def test_layers_of_the_package_are_exported_with_compiled_or_plain_operators(
+    tmp_path: Path, impl: str
+) -> None:
+    paddle.seed(0)
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=3,
+        intermediate_size=24,
+        max_position_embeddings=80,
+        labels=LABELS,
+    )
+    model = BertForSequenceClassification(config)
+    examples = token_examples()
+    examples["input_ids"] %= 40
+    with ops.implementation(impl):
+        report = to_inference(model, tmp_path / "bert", examples, dynamic_axes=DYNAMIC)
+    found = set(report.manifest.custom_operators)
+    assert report.verification.max_error < 1e-4
+    if impl == "reference":
+        assert found == set()
+    else:
+        assert {"paddle_infra_attention", "paddle_infra_linear_bias"} <= found

@@ -1,0 +1,179 @@
+"""Writes the tables of docs/ops/linear.md, docs/ops/linear_cross_entropy.md and docs/speed.md from the CSV files.
+
+    python benchmarks/report_layers.py
+
+Each file's latest run counts. Ratios are the other's time over ours: above 1, ours is faster.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks._harness import ROOT, geometric_mean
+from benchmarks._report_markdown import NOTHING, fill, joined, markdown_table, ratio
+from benchmarks._report_rows import read_rows
+
+Row = Mapping[str, Any]
+Key = tuple[Any, ...]
+PADDLE = ("paddle", "paddle-no-stride")
+
+
+def latest(rows: Iterable[Row], case: Callable[[Row], Key]) -> list[Row]:
+    """Return the rows of the latest run of each case."""
+    rows, dates = list(rows), {}
+    for row in rows:
+        dates[case(row)] = max(row["date"], dates.get(case(row), ""))
+    return [row for row in rows if row["date"] == dates[case(row)]]
+
+
+class Times:
+    """Medians by case, number of threads and contestant."""
+
+    def __init__(self, rows: Iterable[Row], case: Callable[[Row], Key], value: str) -> None:
+        self.of = {(case(row), int(row["threads"]), row["contestant"]): float(row[value]) for row in rows}
+        self.cases = list(dict.fromkeys(key[0] for key in self.of))
+        self.threads = sorted({key[1] for key in self.of})
+
+    def ratio(self, case: Key, threads: int, others: Iterable[str], ours: str) -> float | None:
+        """Return the best of the others' times over ours."""
+        times = [self.of[case, threads, name] for name in others if (case, threads, name) in self.of]
+        mine = self.of.get((case, threads, ours))
+        return min(times) / mine if times and mine else None
+
+    def cell(self, case: Key, others: Iterable[str], ours: str) -> str:
+        """Ratios for each number of threads."""
+        found = [self.ratio(case, n, others, ours) for n in self.threads]
+        return joined([NOTHING if value is None else ratio(value) for value in found])
+
+    def means(self, others: Iterable[str], ours: str) -> str:
+        """Geometric means and smallest ratios over all cases."""
+        texts = []
+        for n in self.threads:
+            found = [value for case in self.cases if (value := self.ratio(case, n, others, ours)) is not None]
+            texts.append(f"{ratio(geometric_mean(found))} (least {ratio(min(found))})" if found else NOTHING)
+        return joined(texts)
+
+
+def linear_table() -> str:
+    """Ratios of the linear layer."""
+
+    def case(row: Row) -> Key:
+        return (int(row["rows"]), int(row["features"]), int(row["columns"]), row["activation"], row["pass"])
+
+    rows = latest(read_rows("linear"), case)
+    if not rows:
+        return (
+            "*Not measured yet: `python benchmarks/bench_linear.py && python benchmarks/report_layers.py`.*"
+        )
+    times, peaks = Times(rows, case, "median_ms"), Times(rows, case, "peak_fraction")
+    header = [
+        "rows × in × out, activation, pass",
+        "Paddle",
+        "PyTorch",
+        "PyTorch bf16 over medium",
+        "share of the peak: highest, medium",
+    ]
+    lines = []
+    for key in times.cases:
+        share = joined([
+            ", ".join(f"{peaks.of[key, n, name]:.0%}" for name in ("fused", "fused-medium")) for n in peaks.threads
+        ])  # fmt: skip
+        name = f"{key[0]} × {key[1]} × {key[2]}, {key[3]}, {key[4]}"
+        lines.append([name, times.cell(key, PADDLE, "fused"), times.cell(key, ["torch"], "fused"),
+                      times.cell(key, ["torch-bf16"], "fused-medium"), share])  # fmt: skip
+    lines.append(["**geometric mean**", times.means(PADDLE, "fused"), times.means(["torch"], "fused"),
+                  times.means(["torch-bf16"], "fused-medium"), ""])  # fmt: skip
+    return f"Cells have {_thread_numbers(times)}.\n\n{markdown_table(header, lines)}"
+
+
+def _thread_numbers(times: Times) -> str:
+    return " · ".join(f"{n} thread" + ("s" if n > 1 else "") for n in times.threads)
+
+
+def head_table() -> str:
+    """Ratios and memory of linear_cross_entropy."""
+
+    def case(row: Row) -> Key:
+        return (int(row["rows"]), int(row["features"]), int(row["classes"]))
+
+    rows = latest(read_rows("linear_cross_entropy"), case)
+    rows = [
+        row for row in rows if any(r["contestant"] == "fused-medium" and case(r) == case(row) for r in rows)
+    ]
+    if not rows:
+        command = "python benchmarks/bench_linear_cross_entropy.py && python benchmarks/report_layers.py"
+        return f"*Not measured yet: `{command}`.*"
+    times = Times([row for row in rows if row["metric"] == "time"], case, "median")
+    memory = {(case(row), row["contestant"]): row["median"] for row in rows if row["metric"] == "memory"}
+    header = [
+        "rows × features × classes",
+        "Paddle",
+        "PyTorch",
+        "PyTorch bf16 over medium",
+        "peak MB: ours, Paddle, PyTorch",
+    ]
+    lines = []
+    for key in times.cases:
+        megabytes = ", ".join(
+            f"{memory[key, name]:.1f}" if (key, name) in memory else NOTHING
+            for name in ("fused", "paddle", "torch")
+        )
+        lines.append([" × ".join(map(str, key)), times.cell(key, PADDLE, "fused"), times.cell(key, ["torch"], "fused"),
+                      times.cell(key, ["torch-bf16"], "fused-medium"), megabytes])  # fmt: skip
+    lines.append(["**geometric mean**", times.means(PADDLE, "fused"), times.means(["torch"], "fused"),
+                  times.means(["torch-bf16"], "fused-medium"), ""])  # fmt: skip
+    return f"Cells have {_thread_numbers(times)}.\n\n{markdown_table(header, lines)}"
+
+
+def encoder_table() -> str:
+    """Milliseconds of whole encoders."""
+
+    def case(row: Row) -> Key:
+        return (row["model"], int(row["batch"]), int(row["length"]), row["work"])
+
+    rows = latest(read_rows("encoder"), case)
+    if not rows:
+        return (
+            "*Not measured yet: `python benchmarks/bench_encoder.py && python benchmarks/report_layers.py`.*"
+        )
+    times = Times(rows, case, "median_ms")
+    peaks = {(case(row), row["contestant"]): row["peak_mb"] for row in rows if row["peak_mb"] != ""}
+    names = list(dict.fromkeys(key[2] for key in times.of))
+    order = ["fused", "fused-medium", "paddle", "paddle-no-stride"]
+    names = order + [name for name in names if name not in order]
+    parts = []
+    for key in times.cases:
+        lines = []
+        for name in names:
+            cells = [times.of.get((key, n, name)) for n in times.threads]
+            if cells[0] is None and cells[-1] is None:
+                continue
+            milliseconds = joined([NOTHING if value is None else f"{value:.1f}" for value in cells])
+            peak = f"{peaks[key, name]:.0f}" if (key, name) in peaks else NOTHING
+            ours = [times.cell(key, [name], "fused"), times.cell(key, [name], "fused-medium")]
+            lines.append([name, milliseconds, *ours, peak])
+        header = ["", "ms", "over highest", "over medium", "peak MB"]
+        parts.append(f"**{key[0]}, {key[3]}, {key[1]} × {key[2]}**\n\n{markdown_table(header, lines)}")
+    return f"Cells have {_thread_numbers(times)}.\n\n" + "\n\n".join(parts)
+
+
+def main() -> None:
+    """Fill the pages."""
+    pages = {
+        "docs/ops/linear.md": ("linear", linear_table),
+        "docs/ops/linear_cross_entropy.md": ("linear_cross_entropy", head_table),
+        "docs/speed.md": ("encoder", encoder_table),
+    }
+    for name, (marker, write) in pages.items():
+        path = ROOT / name
+        path.write_text(fill(path.read_text(encoding="utf-8"), {"table": write()}, marker), encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

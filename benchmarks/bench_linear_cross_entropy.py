@@ -1,176 +1,165 @@
-"""Time and peak memory of a classification head (linear layer + cross entropy), forward and backward.
-
-Fused, with float32 and with bfloat16 products, against plain Paddle (with its strided-view kernels, the default, and
-without: often faster) and PyTorch (float32, and all in bfloat16). Paddle runs after ``tune_cpu``.
+"""Time and peak memory of a classification head with cross entropy, forward and backward.
 
     python benchmarks/bench_linear_cross_entropy.py --quick
+    python benchmarks/bench_linear_cross_entropy.py --threads 2 && python benchmarks/report_linear_cross_entropy.py
+
+Fused, in both precisions, against Paddle (with and without its strided-view kernels, tuned by ``tune_cpu``) and PyTorch
+(float32, and bfloat16 in two ways). Each case runs in a fresh process, where contestants take turns; memory is measured
+in a process for each. Heads that take seconds are timed with the largest number of threads only. Rows are appended to
+``benchmarks/data/linear_cross_entropy.csv`` and ``linear_cross_entropy_memory.csv``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable
+import time
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from _harness import (
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import _head_contestants as heads
+from benchmarks._harness import (
+    ROOT,
     append_rows,
-    is_installed,
+    context,
     peak_memory_bytes,
     reset_peak_memory,
+    round_ratios,
     run_worker,
     summarize,
-    time_interleaved,
+    time_rounds,
 )
+from benchmarks._head_contestants import Case
 
-# rows, features, classes
-QUICK = [(2048, 768, 4), (64, 384, 77), (1024, 768, 1000), (512, 384, 8192)]
-FULL = [*QUICK, (2048, 768, 1000), (8192, 768, 1000), (4096, 768, 32768), (1024, 768, 131072)]
-LARGEST_PADDLE = 2**27  # logits: more take minutes with the default setting, and tens of gigabytes
-PADDLE = ("fused", "fused-medium", "paddle", "paddle-no-stride")
-TORCH = ("torch", "torch-bf16")
-
-
-def make_inputs(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
-    """Random inputs; the weight is [D, V], what both frameworks' linear layers are fastest with in Paddle."""
-    rows, features, classes = shape
-    rng = np.random.default_rng(0)
-    return {
-        "hidden": rng.standard_normal((rows, features), "float32"),
-        "weight": rng.standard_normal((features, classes), "float32") / np.float32(features**0.5),
-        "bias": rng.standard_normal(classes, "float32"),
-        "label": rng.integers(0, classes, rows),
-    }
+WORKER = str(ROOT / "benchmarks/bench_linear_cross_entropy.py")
+QUICK = (Case(2048, 768, 4), Case(64, 384, 77), Case(2048, 768, 1000), Case(512, 384, 8192))
+FULL = (*QUICK, Case(8192, 768, 1000), Case(4096, 768, 32768), Case(1024, 768, 131072))
+MEMORY_ONLY = (Case(8192, 768, 131072),)  # the logits would have 4 GB: ours alone
+LARGE = 5e10  # multiply-adds; from there on a step takes seconds
 
 
-def paddle_contestant(name: str, data: dict[str, np.ndarray]) -> Callable[[], float]:
-    """One forward and backward pass in Paddle; returns the loss."""
-    import paddle
-
-    import paddle_infra as pi
-
-    tensors = {key: paddle.to_tensor(value) for key, value in data.items()}
-    wanted = [tensors[key] for key in ("hidden", "weight", "bias")]
-    for tensor in wanted:
-        tensor.stop_gradient = False
-    hidden, weight, bias, label = (tensors[key] for key in ("hidden", "weight", "bias", "label"))
-
-    def run() -> float:
-        paddle.set_flags({"FLAGS_use_stride_kernel": name != "paddle-no-stride"})
-        if name in ("fused", "fused-medium"):
-            with pi.ops.set_matmul_precision("medium" if name == "fused-medium" else "highest"):
-                loss = pi.ops.linear_cross_entropy(
-                    hidden, weight, label, bias=bias, weight_layout="dv", impl="fused"
-                )
-        else:
-            logits = paddle.nn.functional.linear(hidden, weight, bias)
-            loss = paddle.nn.functional.cross_entropy(logits, label)
-        paddle.grad(loss, wanted)
-        return float(loss)
-
-    return run
-
-
-def torch_contestant(name: str, data: dict[str, np.ndarray], threads: int) -> Callable[[], float]:
-    """One forward and backward pass in PyTorch; returns the loss."""
-    import torch
-
-    torch.set_num_threads(threads)
-    hidden, bias = torch.tensor(data["hidden"]), torch.tensor(data["bias"])
-    weight, label = torch.tensor(np.ascontiguousarray(data["weight"].T)), torch.tensor(data["label"])
-    dtype = torch.bfloat16 if name == "torch-bf16" else torch.float32
-    hidden, weight, bias = wanted = [tensor.to(dtype).requires_grad_() for tensor in (hidden, weight, bias)]
-
-    def run() -> float:
-        loss = torch.nn.functional.cross_entropy(torch.nn.functional.linear(hidden, weight, bias), label)
-        torch.autograd.grad(loss, wanted)
-        return float(loss)
-
-    return run
-
-
-def contestant(name: str, data: dict[str, np.ndarray], threads: int) -> Callable[[], float]:
-    """Return the contestant of that name."""
-    return torch_contestant(name, data, threads) if name in TORCH else paddle_contestant(name, data)
-
-
-def work(task: dict[str, Any]) -> dict[str, Any]:
-    """In a fresh process: time all contestants of one shape, or measure the peak memory of one."""
+def worker(task: dict[str, Any]) -> None:
+    """Time all contestants, or measure the peak memory of one; print JSON."""
     import paddle_infra as pi
 
     pi.tune_cpu(task["threads"])
-    data, names, threads = make_inputs(tuple(task["shape"])), task["names"], task["threads"]
-    if task["metric"] == "memory":
-        contestant(names[0], make_inputs((8, 16, 4)), threads)()  # what libraries allocate once
-        run = contestant(names[0], data, threads)
-        reset_peak_memory()
-        before = peak_memory_bytes()
-        run()
-        return {names[0]: [float(peak_memory_bytes() - before)]}
-    runs = {name: contestant(name, data, threads) for name in names}
-    losses = {name: run() for name, run in runs.items()}
-    for name, loss in losses.items():
-        if abs(loss - losses["fused"]) > (0.05 if name in ("fused-medium", "torch-bf16") else 1e-4):
-            raise RuntimeError(f"the contestants disagree: {losses}")
-    return time_interleaved(runs, task["seconds"])
+    case, threads = Case(*task["case"]), task["threads"]
+    if task["task"] == "memory":
+        print(json.dumps(peak_of(task["names"][0], case, threads)))
+        return
+    contestants = {name: heads.contestant(name, case, threads) for name in task["names"]}
+    estimates, losses = {}, {}
+    for name, entry in contestants.items():
+        entry.prepare()
+        for turn in range(3):  # the first run is slower
+            start = time.perf_counter()
+            losses[name] = entry.results(entry.run())
+            estimates[name] = time.perf_counter() - start
+            if turn and sum(estimates.values()) > task["seconds"]:
+                break
+    if problems := heads.disagreements(losses):
+        raise RuntimeError("the contestants disagree: " + "; ".join(problems))
+    is_slow = sum(estimates.values()) > task["seconds"] / 3
+    print(json.dumps(time_rounds(contestants, estimates, task["seconds"], min_rounds=2 if is_slow else 3)))
 
 
-def measure(shapes: list[tuple[int, int, int]], threads: list[int], seconds: float) -> list[dict[str, Any]]:
-    """Measure everything and print it on the way."""
+def peak_of(name: str, case: Case, threads: int) -> int:
+    """Return the bytes of a step above its inputs."""
+    small = heads.contestant(name, Case(8, 16, 40), threads)
+    small.prepare()
+    small.run()  # what libraries allocate once
+    entry = heads.contestant(name, case, threads)
+    entry.prepare()
+    reset_peak_memory()
+    before = peak_memory_bytes()
+    found = entry.run()
+    assert found  # the gradients are alive until here
+    return peak_memory_bytes() - before
+
+
+def base_of(name: str) -> str:
+    """Return the contestant of ours whose time a contestant's is divided by."""
+    return "" if name == "fused" else "fused-medium" if name in heads.TORCH_BF16 else "fused"
+
+
+def time_rows(case: Case, threads: int, rounds: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """One row for each contestant; a ratio above 1: ours is faster."""
     rows = []
-    for shape in shapes:
-        names = [*PADDLE, *(TORCH if is_installed("torch") else ())]
-        if shape[0] * shape[2] >= LARGEST_PADDLE:
-            names.remove("paddle")
-        tasks = [("time", n, names) for n in threads]
-        # Memory without the strided-view kernels is that of Paddle.
-        tasks += [("memory", threads[-1], [name]) for name in names if name != "paddle-no-stride"]
-        for metric, count, entrants in tasks:
-            task = {"metric": metric, "shape": shape, "names": entrants, "threads": count, "seconds": seconds}
-            for name, values in run_worker(__file__, ["--worker", json.dumps(task)], count).items():
-                unit, scale = ("ms", 1e3) if metric == "time" else ("MB", 1e-6)
-                row = {
-                    "rows": shape[0],
-                    "features": shape[1],
-                    "classes": shape[2],
-                    "pass": "forward+backward",
-                    "contestant": name,
-                    "metric": metric,
-                    "unit": unit,
-                    "threads": count,
-                    **{k: round(v, 3) for k, v in summarize(values, scale).items()},
-                }
-                rows.append(row)
-                where = f"{shape!s:18} T{count} {metric:6} {name:17}"
-                print(
-                    f"{where} {row['median']:10.2f} {unit}  [{row['q20']:.2f}, {row['q80']:.2f}]", flush=True
-                )
+    for name in (name for name in heads.NAMES if any(name in turn for turn in rounds)):
+        times = summarize([turn[name] for turn in rounds if name in turn], 1e3)
+        row = {**case._asdict(), "contestant": name, "threads": threads}
+        row |= {f"{key}_ms": times[key] for key in ("median", "q20", "q80")} | {"rounds": times["rounds"]}
+        base = base_of(name)
+        ratios = summarize(round_ratios(rounds, name, base)) if base else {}
+        row |= {"base": base, "ratio": ratios.get("median", "")}
+        rows.append(row | {f"ratio_{key}": ratios.get(key, "") for key in ("q20", "q80")})
     return rows
 
 
-def main() -> int:
+def memory_row(case: Case, name: str, threads: int, peak: int) -> dict[str, Any]:
+    """One row: ``step_mb`` is what a step takes above its inputs, gradients included."""
+    tensors = 1e-6 * case.tensor_bytes
+    row = {**case._asdict(), "contestant": name, "threads": threads, "inputs_mb": tensors}
+    # Of inputs and gradients together: what cannot be avoided.
+    return row | {"step_mb": 1e-6 * peak, "peak_ratio": (tensors + 1e-6 * peak) / (2 * tensors)}
+
+
+def measure_time(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time one case with each number of threads; print on the way."""
+    most = max(arguments.threads)
+    found = []
+    for threads in [most] if case.multiply_adds > LARGE else arguments.threads:
+        task = {"task": "time", "case": case, "names": heads.available(), "threads": threads}
+        task["seconds"] = arguments.seconds
+        rows = time_rows(case, threads, run_worker(WORKER, [json.dumps(task)], threads))
+        for row in rows:
+            ratio = f"{row['ratio']:5.2f} x {row['base']}" if row["base"] else ""
+            print(
+                f"{case!s:20} T{threads} {row['contestant']:16} {row['median_ms']:9.3f} ms {ratio}",
+                flush=True,
+            )
+        found += rows
+    return found
+
+
+def measure_memory(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure the memory of each contestant; print on the way."""
+    names = heads.OURS if case in MEMORY_ONLY else heads.available()
+    threads = max(arguments.threads)
+    rows = []
+    for name in (name for name in names if name != "paddle-no-stride"):  # the same as Paddle's
+        task = {"task": "memory", "case": case, "names": [name], "threads": threads}
+        rows.append(memory_row(case, name, threads, run_worker(WORKER, [json.dumps(task)], threads)))
+        print(
+            f"{case!s:20} T{threads} {name:16} {rows[-1]['step_mb']:9.1f} MB {rows[-1]['peak_ratio']:5.2f}",
+            flush=True,
+        )
+    return rows
+
+
+def main() -> None:
     """Run from the command line."""
+    if len(sys.argv) > 1 and sys.argv[1].startswith("{"):
+        worker(json.loads(sys.argv[1]))
+        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few shapes, in under a minute")
-    parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)"
-    )
-    parser.add_argument(
-        "--no-record", action="store_true", help="only print, do not append to benchmarks/data"
-    )
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="the small shapes, about a minute")
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, len(os.sched_getaffinity(0))}))
+    parser.add_argument("--no-record", action="store_true", help="only print, append nothing")
     arguments = parser.parse_args()
-    if arguments.worker:
-        print(json.dumps(work(arguments.worker)))
-        return 0
-    shapes, seconds = (QUICK, 0.5) if arguments.quick else (FULL, 4.0)
-    rows = measure(shapes, arguments.threads, seconds)
-    if not arguments.no_record:
-        print(f"{len(rows)} rows appended to {append_rows('linear_cross_entropy', rows)}")
-    return 0
+    arguments.seconds = 1.5 if arguments.quick else 10.0
+    mode, measured_in = {"mode": "quick" if arguments.quick else "full"}, context()
+    for case in QUICK if arguments.quick else (*FULL, *MEMORY_ONLY):
+        times = [] if case in MEMORY_ONLY else measure_time(case, arguments)
+        memory = measure_memory(case, arguments)
+        for name, rows in (("linear_cross_entropy", times), ("linear_cross_entropy_memory", memory)):
+            if rows and not arguments.no_record:
+                append_rows(name, [{**mode, **row} for row in rows], measured_in)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/ops/linear.md, docs/ops/linear_cross_entropy.md and docs/speed.md from the CSV files.
+"""Writes the tables of docs/ops/linear.md and docs/speed.md from the CSV files.
 
     python benchmarks/report_layers.py
 
@@ -95,41 +95,6 @@ def _thread_numbers(times: Times) -> str:
     return " · ".join(f"{n} thread" + ("s" if n > 1 else "") for n in times.threads)
 
 
-def head_table() -> str:
-    """Ratios and memory of linear_cross_entropy."""
-
-    def case(row: Row) -> Key:
-        return (int(row["rows"]), int(row["features"]), int(row["classes"]))
-
-    rows = latest(read_rows("linear_cross_entropy"), case)
-    rows = [
-        row for row in rows if any(r["contestant"] == "fused-medium" and case(r) == case(row) for r in rows)
-    ]
-    if not rows:
-        command = "python benchmarks/bench_linear_cross_entropy.py && python benchmarks/report_layers.py"
-        return f"*Not measured yet: `{command}`.*"
-    times = Times([row for row in rows if row["metric"] == "time"], case, "median")
-    memory = {(case(row), row["contestant"]): row["median"] for row in rows if row["metric"] == "memory"}
-    header = [
-        "rows × features × classes",
-        "Paddle",
-        "PyTorch",
-        "PyTorch bf16 over medium",
-        "peak MB: ours, Paddle, PyTorch",
-    ]
-    lines = []
-    for key in times.cases:
-        megabytes = ", ".join(
-            f"{memory[key, name]:.1f}" if (key, name) in memory else NOTHING
-            for name in ("fused", "paddle", "torch")
-        )
-        lines.append([" × ".join(map(str, key)), times.cell(key, PADDLE, "fused"), times.cell(key, ["torch"], "fused"),
-                      times.cell(key, ["torch-bf16"], "fused-medium"), megabytes])  # fmt: skip
-    lines.append(["**geometric mean**", times.means(PADDLE, "fused"), times.means(["torch"], "fused"),
-                  times.means(["torch-bf16"], "fused-medium"), ""])  # fmt: skip
-    return f"Cells have {_thread_numbers(times)}.\n\n{markdown_table(header, lines)}"
-
-
 def encoder_table() -> str:
     """Milliseconds of whole encoders."""
 
@@ -166,7 +131,6 @@ def main() -> None:
     """Fill the pages."""
     pages = {
         "docs/ops/linear.md": ("linear", linear_table),
-        "docs/ops/linear_cross_entropy.md": ("linear_cross_entropy", head_table),
         "docs/speed.md": ("encoder", encoder_table),
     }
     for name, (marker, write) in pages.items():

@@ -83,7 +83,7 @@ struct LinearCrossEntropyParams {
 }  // namespace paddle_infra
 
 // Bytes of scratch memory on the CPU: 8 MB or a tenth of all inputs and gradients, whichever is more, but
-// never less than the logits of 64 rows, and tens of bytes per row. It does not grow with rows * classes.
+// never less than the logits of 32 rows, and tens of bytes per row. It does not grow with rows * classes.
 PADDLE_INFRA_EXPORT int64_t
 paddle_infra_linear_cross_entropy_workspace(const paddle_infra::LinearCrossEntropyParams* params);
 

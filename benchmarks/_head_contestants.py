@@ -14,8 +14,8 @@ TORCH = ("torch",)
 TORCH_BF16 = ("torch-bf16", "torch-autocast")  # all tensors in bfloat16; float32 tensors, cast in every call
 NAMES = (*OURS, *PADDLE, *TORCH, *TORCH_BF16)
 MULTIPLIES_IN_BFLOAT16 = ("fused-medium", *TORCH_BF16)
-# Largest difference of the loss, of about 10: a row's logits in bfloat16 are wrong by 0.01 each, at random.
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+# Largest difference of the loss, of about 10: PyTorch's is a bfloat16 number itself, and those are 1/16 apart there.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
 
 
 class Case(NamedTuple):
@@ -108,7 +108,7 @@ def _torch(name: str, case: Case, threads: int) -> Contestant:
             loss = F.cross_entropy(F.linear(*wanted), label)
         return [loss, *torch.autograd.grad(loss, wanted)]
 
-    return Contestant(run, results=lambda found: float(found[0]))
+    return Contestant(run, results=lambda found: float(found[0].detach()))
 
 
 def disagreements(losses: dict[str, float]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Time and peak memory of a classification head with cross entropy, forward and backward.
+"""Time and peak memory of a classification head with cross entropy: a training step, and evaluation.
 
     python benchmarks/bench_linear_cross_entropy.py --quick
     python benchmarks/bench_linear_cross_entropy.py --threads 2 && python benchmarks/report_linear_cross_entropy.py
@@ -51,7 +51,17 @@ def worker(task: dict[str, Any]) -> None:
     if task["task"] == "memory":
         print(json.dumps(peak_of(task["names"][0], case, threads)))
         return
-    contestants = {name: heads.contestant(name, case, threads) for name in task["names"]}
+    found = {}
+    for which, share in (("step", 0.7), ("forward", 0.3)):
+        found[which] = time_pass(case, which, task["names"], threads, share * task["seconds"])
+    print(json.dumps(found))
+
+
+def time_pass(
+    case: Case, which: str, names: list[str], threads: int, seconds: float
+) -> list[dict[str, float]]:
+    """Let all contestants take turns, after checking that they agree; return the times of each round."""
+    contestants = {name: heads.contestant(name, case, threads, which) for name in names}
     estimates, losses = {}, {}
     for name, entry in contestants.items():
         entry.prepare()
@@ -59,12 +69,12 @@ def worker(task: dict[str, Any]) -> None:
             start = time.perf_counter()
             losses[name] = entry.results(entry.run())
             estimates[name] = time.perf_counter() - start
-            if turn and sum(estimates.values()) > task["seconds"]:
+            if turn and sum(estimates.values()) > seconds:
                 break
     if problems := heads.disagreements(losses):
         raise RuntimeError("the contestants disagree: " + "; ".join(problems))
-    is_slow = sum(estimates.values()) > task["seconds"] / 3
-    print(json.dumps(time_rounds(contestants, estimates, task["seconds"], min_rounds=2 if is_slow else 3)))
+    is_slow = sum(estimates.values()) > seconds / 3
+    return time_rounds(contestants, estimates, seconds, min_rounds=2 if is_slow else 3)
 
 
 def peak_of(name: str, case: Case, threads: int) -> int:
@@ -86,12 +96,12 @@ def base_of(name: str) -> str:
     return "" if name == "fused" else "fused-medium" if name in heads.TORCH_BF16 else "fused"
 
 
-def time_rows(case: Case, threads: int, rounds: list[dict[str, float]]) -> list[dict[str, Any]]:
+def time_rows(case: Case, which: str, threads: int, rounds: list[dict[str, float]]) -> list[dict[str, Any]]:
     """One row for each contestant; a ratio above 1: ours is faster."""
     rows = []
     for name in (name for name in heads.NAMES if any(name in turn for turn in rounds)):
         times = summarize([turn[name] for turn in rounds if name in turn], 1e3)
-        row = {**case._asdict(), "contestant": name, "threads": threads}
+        row = {**case._asdict(), "pass": which, "contestant": name, "threads": threads}
         row |= {f"{key}_ms": times[key] for key in ("median", "q20", "q80")} | {"rounds": times["rounds"]}
         base = base_of(name)
         ratios = summarize(round_ratios(rounds, name, base)) if base else {}
@@ -115,11 +125,12 @@ def measure_time(case: Case, arguments: argparse.Namespace) -> list[dict[str, An
     for threads in [most] if case.multiply_adds > LARGE else arguments.threads:
         task = {"task": "time", "case": case, "names": heads.available(), "threads": threads}
         task["seconds"] = arguments.seconds
-        rows = time_rows(case, threads, run_worker(WORKER, [json.dumps(task)], threads))
+        passes = run_worker(WORKER, [json.dumps(task)], threads)
+        rows = [row for which in heads.PASSES for row in time_rows(case, which, threads, passes[which])]
         for row in rows:
             ratio = f"{row['ratio']:5.2f} x {row['base']}" if row["base"] else ""
             print(
-                f"{case!s:20} T{threads} {row['contestant']:16} {row['median_ms']:9.3f} ms {ratio}",
+                f"{case!s:20} T{threads} {row['pass']:7} {row['contestant']:16} {row['median_ms']:9.3f} ms {ratio}",
                 flush=True,
             )
         found += rows
@@ -150,10 +161,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the small shapes, about a minute")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, len(os.sched_getaffinity(0))}))
     parser.add_argument("--no-record", action="store_true", help="only print, append nothing")
+    parser.add_argument(
+        "--cases", default="", help="only cases whose name contains this text, such as '768 x 4'"
+    )
     arguments = parser.parse_args()
-    arguments.seconds = 1.5 if arguments.quick else 10.0
+    arguments.seconds = 1.5 if arguments.quick else 8.0
     mode, measured_in = {"mode": "quick" if arguments.quick else "full"}, context()
-    for case in QUICK if arguments.quick else (*FULL, *MEMORY_ONLY):
+    cases = QUICK if arguments.quick else (*FULL, *MEMORY_ONLY)
+    for case in (case for case in cases if arguments.cases in str(case)):
         times = [] if case in MEMORY_ONLY else measure_time(case, arguments)
         memory = measure_memory(case, arguments)
         for name, rows in (("linear_cross_entropy", times), ("linear_cross_entropy_memory", memory)):

@@ -46,10 +46,10 @@ def latest(rows: Iterable[Row]) -> list[Row]:
 
 
 class Figures:
-    """The rows by case, number of threads and contestant."""
+    """The rows of one pass by case, number of threads and contestant."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self.rows = list(rows)
+    def __init__(self, rows: Iterable[Row], which: str = "step") -> None:
+        self.rows = [row for row in rows if row.get("pass", which) == which]
         self.index = {(case_of(row), int(row["threads"]), row["contestant"]): row for row in self.rows}
         self.cases = list(dict.fromkeys(key[0] for key in self.index))
         self.threads = sorted({key[1] for key in self.index})
@@ -93,15 +93,17 @@ def _with_quantiles(row: Row) -> str:
 def memory_table(memory: Figures) -> str:
     """What a step takes above its inputs."""
     names = (*OURS, "paddle", *TORCH, *TORCH_BF16)
-    header = ["rows × features × classes", "gradients", *names, "peak over inputs and gradients"]
+    header = ["rows × features × classes", "gradients", "logits and theirs", *names]
+    header.append("peak over inputs and gradients")
     threads, lines = max(memory.threads), []
     for case in memory.cases:
         rows = [memory.index.get((case, threads, name)) for name in names]
         cells = [f"{row['step_mb']:.1f}" if row else NOTHING for row in rows]
         ours = [f"{row['peak_ratio']:.2f}" if row else NOTHING for row in rows[:2]]
-        gradients = f"{1e-6 * case.tensor_bytes:.1f}"
-        lines.append([str(case).replace("x", "×"), gradients, *cells, joined(ours)])
-    return markdown_table(header, lines)
+        computed = [f"{1e-6 * size:.1f}" for size in (case.tensor_bytes, 2 * case.logit_bytes)]
+        lines.append([str(case).replace("x", "×"), *computed, *cells, joined(ours)])
+    note = "The first two columns are computed: the gradients, and what a dense head must hold beside them."
+    return f"{note}\n\n{markdown_table(header, lines)}"
 
 
 def _target(what: str, bound: str, texts: list[tuple[str, bool]]) -> list[str]:
@@ -149,14 +151,16 @@ def context_text(rows: Sequence[Row]) -> str:
 
 def sections_of(folder: Path = DATA) -> dict[str, str]:
     """Return the text of each section of the page."""
-    times = Figures(latest(read_rows("linear_cross_entropy", folder)))
+    rows = latest(read_rows("linear_cross_entropy", folder))
+    times, evaluation = Figures(rows), Figures(rows, "forward")
     memory = Figures(latest(read_rows("linear_cross_entropy_memory", folder)))
     if not times.rows:
-        return dict.fromkeys(("context", "targets", "time", "memory"), MISSING)
+        return dict.fromkeys(("context", "targets", "time", "evaluation", "memory"), MISSING)
     return {
-        "context": context_text([*times.rows, *memory.rows]),
+        "context": context_text([*rows, *memory.rows]),
         "targets": targets_table(times, memory),
         "time": time_table(times),
+        "evaluation": time_table(evaluation),
         "memory": memory_table(memory) if memory.rows else MISSING,
     }
 

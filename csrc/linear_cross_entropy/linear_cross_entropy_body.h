@@ -156,10 +156,27 @@ static void binary_gradient(const LinearCrossEntropyParams& p, const ClassBlock&
   }
 }
 
-// Logits to gradients, in place; `bf16`, if not null, gets them rounded. Adds to `sums`, of the block, if
-// that is not null.
+constexpr int64_t kRoundStep = 256;
+
+// Adds columns to `sums`.
+static void add_columns(const float* z, int64_t z_stride, int64_t rows, int64_t count, double* sums) {
+  constexpr int64_t kStep = 64;  // so many are added in float32
+  for (int64_t c = 0; c < count; c += kLanes) {
+    const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - c));
+    for (int64_t first = 0; first < rows; first += kStep) {
+      Vec sum{};
+      for (int64_t r = first; r < std::min(rows, first + kStep); ++r) {
+        sum += load_partial_or_whole(z + r * z_stride + c, lanes);
+      }
+      for (int i = 0; i < lanes; ++i) sums[c + i] += sum[i];
+    }
+  }
+}
+
+// Logits to gradients, in place, and their sums over rows added to `sums`, of the block. If `round`, each row
+// of gradients is then rounded, in place too: bfloat16 numbers from where its floats started.
 static void gradient_rows(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
-                          int64_t rows, double all_weights, float* z, int64_t z_stride, uint16_t* bf16,
+                          int64_t rows, double all_weights, float* z, int64_t z_stride, bool round,
                           double* sums) {
   for (int64_t r = 0; r < rows; ++r) {
     float* logits = z + r * z_stride;
@@ -168,18 +185,17 @@ static void gradient_rows(const LinearCrossEntropyParams& p, const ClassBlock& b
     } else {
       logit_gradient(p, block, row + r, all_weights, logits);
     }
-    if (bf16 != nullptr) round_array_to_bf16(logits, block.count, bf16 + r * z_stride);
   }
-  if (sums == nullptr) return;
-  constexpr int64_t kStep = 64;  // so many are added in float32
-  for (int64_t c = 0; c < block.count; c += kLanes) {
-    const int count = static_cast<int>(std::min<int64_t>(kLanes, block.count - c));
-    for (int64_t first = 0; first < rows; first += kStep) {
-      Vec sum{};
-      for (int64_t r = first; r < std::min(rows, first + kStep); ++r) {
-        sum += load_partial_or_whole(z + r * z_stride + c, count);
-      }
-      for (int i = 0; i < count; ++i) sums[c + i] += sum[i];
+  add_columns(z, z_stride, rows, block.count, sums);
+  if (!round) return;
+  for (int64_t r = 0; r < rows; ++r) {
+    // By way of a buffer: what is written never overtakes what is read.
+    alignas(64) uint16_t rounded[kRoundStep];
+    float* logits = z + r * z_stride;
+    for (int64_t c = 0; c < block.count; c += kRoundStep) {
+      const int64_t count = std::min(kRoundStep, block.count - c);
+      round_array_to_bf16(logits + c, count, rounded);
+      std::memcpy(reinterpret_cast<char*>(logits) + c * sizeof(uint16_t), rounded, count * sizeof(uint16_t));
     }
   }
 }

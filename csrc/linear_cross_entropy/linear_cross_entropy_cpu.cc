@@ -24,7 +24,7 @@ struct HeadKernel {
   void (*fold)(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row, int64_t rows,
                float* z, int64_t z_stride, RowState* states);
   void (*gradient)(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row, int64_t rows,
-                   double all_weights, float* z, int64_t z_stride, uint16_t* bf16, double* sums);
+                   double all_weights, float* z, int64_t z_stride, bool round, double* sums);
   void (*few_logits)(const LinearCrossEntropyParams& p, int64_t row, int64_t rows, const float* weight,
                      int64_t stride, float* z, int64_t z_stride);
   void (*few_gradients)(const LinearCrossEntropyParams& p, int64_t row, int64_t rows, const float* weight,
@@ -197,7 +197,7 @@ class Head {
       kernel().fold(p_, block, row, rows, z, stride_, wants_loss_ ? states : nullptr);
       for (int64_t r = 0; wants_loss_ && r < rows; ++r) finish_row(row + r, states[r]);
       if (!has_gradients(p_)) continue;
-      kernel().gradient(p_, block, row, rows, all_weights_, z, stride_, nullptr, grad_bias);
+      kernel().gradient(p_, block, row, rows, all_weights_, z, stride_, false, grad_bias);
       kernel().few_gradients(p_, row, rows, space_.weight, space_.features, z, stride_, grad_weight);
     }
   }
@@ -250,6 +250,16 @@ class Head {
             weight_is_vd() ? p_.hidden_size : p_.classes};
   }
 
+  // In "medium" precision the gradients of logits are rounded in place: each row of a task's block of classes
+  // starts where its floats did.
+  static const uint16_t* rounded_gradients(const float* z) { return reinterpret_cast<const uint16_t*>(z); }
+
+  // How far rows of gradients are apart.
+  template <class Element>
+  int64_t gradient_stride() const {
+    return stride_ * static_cast<int64_t>(sizeof(float) / sizeof(Element));
+  }
+
   // logits = hidden W^T, of these classes.
   template <class Element>
   void multiply_logits(int64_t rows, int64_t classes, const Element* hidden, const Element* weight,
@@ -264,7 +274,7 @@ class Head {
   void multiply_hidden(int64_t row, int64_t rows, int64_t feature, int64_t features, int64_t classes,
                        const Element* gradients, const Element* weight, int64_t weight_stride,
                        bool accumulate) const {
-    GemmShape shape{rows, features, classes, stride_, weight_stride, p_.hidden_size};
+    GemmShape shape{rows, features, classes, gradient_stride<Element>(), weight_stride, p_.hidden_size};
     shape.transpose_b = !weight_is_vd();
     shape.accumulate = accumulate;
     gemm(shape, gradients, weight, p_.grad_hidden + row * p_.hidden_size + feature);
@@ -275,21 +285,23 @@ class Head {
   void multiply_weight(int64_t rows, int64_t first, int64_t count, int64_t feature, int64_t features,
                        const Element* gradients, const Element* hidden, bool accumulate) const {
     const WeightPart to = weight_part(first, feature);
-    GemmShape shape{count, features, rows, stride_, p_.hidden_size, to.stride, true, false, accumulate};
-    const Element *g = gradients + first, *h = hidden + feature;
-    if (weight_is_vd()) return gemm(shape, g, h, p_.grad_weight + to.offset);
+    GemmShape shape{count, features, rows,      gradient_stride<Element>(), p_.hidden_size, to.stride,
+                    true,  false,    accumulate};
+    if (weight_is_vd()) return gemm(shape, gradients, hidden + feature, p_.grad_weight + to.offset);
     std::swap(shape.m, shape.n);
     std::swap(shape.lda, shape.ldb);
-    gemm(shape, h, g, p_.grad_weight + to.offset);
+    gemm(shape, hidden + feature, gradients, p_.grad_weight + to.offset);
   }
 
   void multiply_weight(int64_t first_row, int64_t rows, int64_t first, int64_t count, int64_t feature,
                        int64_t features) const {
     if (is_medium(p_)) {
-      multiply_weight(rows, first, count, feature, features, space_.gradients_bf16, space_.hidden_bf16,
-                      first_row > 0);
+      const bool by_rows = mode_of(p_) == HeadMode::kRows;  // blocks of whole rows
+      const uint16_t* gradients =
+          rounded_gradients(space_.logits + (by_rows ? 0 : first)) + (by_rows ? first : 0);
+      multiply_weight(rows, first, count, feature, features, gradients, space_.hidden_bf16, first_row > 0);
     } else {
-      multiply_weight(rows, first, count, feature, features, space_.logits,
+      multiply_weight(rows, first, count, feature, features, space_.logits + first,
                       p_.hidden + first_row * p_.hidden_size, first_row > 0);
     }
   }
@@ -298,7 +310,6 @@ class Head {
   void run_row_block(int64_t first, int64_t row, int64_t rows, double* bias_sums) const {
     const ClassBlock block = block_of(0, p_.classes);
     float* z = space_.logits + row * stride_;
-    uint16_t* z_bf16 = is_medium(p_) ? space_.gradients_bf16 + row * stride_ : nullptr;
     RowState* states = space_.states + row;
     const int64_t stride = weight_part(0, 0).stride;
     begin(states, rows);
@@ -314,11 +325,11 @@ class Head {
     for (int64_t r = 0; wants_loss_ && r < rows; ++r) finish_row(first + row + r, states[r]);
     if (!has_gradients(p_)) return;
     std::memset(bias_sums, 0, sizeof(double) * stride_);
-    kernel().gradient(p_, block, first + row, rows, all_weights_, z, stride_, z_bf16, bias_sums);
+    kernel().gradient(p_, block, first + row, rows, all_weights_, z, stride_, is_medium(p_), bias_sums);
     if (p_.grad_hidden == nullptr) return;
     if (is_medium(p_)) {
-      multiply_hidden(first + row, rows, 0, p_.hidden_size, p_.classes, z_bf16, space_.weight_bf16, stride,
-                      false);
+      multiply_hidden(first + row, rows, 0, p_.hidden_size, p_.classes, rounded_gradients(z),
+                      space_.weight_bf16, stride, false);
     } else {
       multiply_hidden(first + row, rows, 0, p_.hidden_size, p_.classes, z, p_.weight, stride, false);
     }
@@ -404,9 +415,8 @@ class Head {
     if (!has_gradients(p_)) return;
     const auto weight = [&](int64_t index, int) {
       const int64_t c = index * kClassBlock, count = std::min(kClassBlock, p_.classes - c);
-      uint16_t* bf16 = is_medium(p_) ? space_.gradients_bf16 + c : nullptr;
-      kernel().gradient(p_, block_of(c, count), first, rows, all_weights_, space_.logits + c, stride_, bf16,
-                        space_.bias_sums + c);
+      kernel().gradient(p_, block_of(c, count), first, rows, all_weights_, space_.logits + c, stride_,
+                        is_medium(p_), space_.bias_sums + c);
       if (p_.grad_weight != nullptr) multiply_weight(first, rows, c, count, 0, p_.hidden_size);
     };
     run_tasks(p_.threads, space_.class_blocks, kNothing, weight, kNothing);
@@ -426,7 +436,7 @@ class Head {
       for (int64_t c = 0; c < p_.classes; c += kClassBlock) {
         const int64_t count = std::min(kClassBlock, p_.classes - c);
         const uint16_t* weight = rounded_weight(c, count, d, features, thread);
-        multiply_hidden(first, rows, d, features, count, space_.gradients_bf16 + c, weight,
+        multiply_hidden(first, rows, d, features, count, rounded_gradients(space_.logits + c), weight,
                         weight_is_vd() ? features : count, c > 0);
       }
     };

@@ -60,7 +60,7 @@ struct ClassBlock {
 // Rows whose logit gradients exist at the same time.
 inline int64_t chunk_rows(const LinearCrossEntropyParams& p) {
   const int64_t classes = round_up(p.classes, kWidest);
-  const int64_t bytes_per_row = classes * (is_medium(p) ? 6 : 4);
+  const int64_t bytes_per_row = classes * 4;
   // A twelfth of inputs and gradients: large heads go through their weights once per chunk.
   const int64_t share = 4 * 2 * p.hidden_size * (p.classes + p.rows) / 12;
   const int64_t budget = mode_of(p) == HeadMode::kColumns ? std::max(kLogitBytes, share) : kLogitBytes;
@@ -101,7 +101,6 @@ struct HeadSpace {
     if (!columns) partial_bias = arena.take<double>(ceil_div(rows, kRowBlock) * classes);
     if (is_medium(p)) {
       hidden_bf16 = arena.take<uint16_t>(rows * p.hidden_size);
-      gradients_bf16 = arena.take<uint16_t>(rows * classes);
       weight_bf16 =
           arena.take<uint16_t>(columns ? p.threads * kClassBlock * p.hidden_size : p.classes * p.hidden_size);
     }
@@ -112,7 +111,7 @@ struct HeadSpace {
   float *bias, *class_weight, *logits = nullptr, *weight = nullptr, *partial_weight = nullptr;
   double *losses, *bias_sums = nullptr, *partial_bias = nullptr;
   RowState* states = nullptr;
-  uint16_t *hidden_bf16 = nullptr, *gradients_bf16 = nullptr, *weight_bf16 = nullptr;
+  uint16_t *hidden_bf16 = nullptr, *weight_bf16 = nullptr;
 };
 
 }  // namespace paddle_infra

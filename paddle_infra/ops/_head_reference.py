@@ -50,8 +50,13 @@ def reduce_rows(a: Any, loss: paddle.Tensor, is_valid: paddle.Tensor, own_weight
     if a.reduction == "none":
         return loss
     if a.reduction == "sum":
-        return loss.sum()
-    return _mean(loss.sum(), (scale if own_weight is None else scale * own_weight).sum())
+        return _sum(loss)
+    return _mean(_sum(loss), _sum(scale if own_weight is None else scale * own_weight))
+
+
+def _sum(x: paddle.Tensor) -> paddle.Tensor:
+    # paddle2onnx gives a sum of everything one axis too many.
+    return x.sum().reshape([])
 
 
 def _mean(total: paddle.Tensor, count: paddle.Tensor) -> paddle.Tensor:
@@ -65,8 +70,8 @@ def linear_focal(a: _linear_focal_arguments.Arguments) -> paddle.Tensor:
     is_valid, target, own_weight = take_labels(a, log_prob)
     loss = -target if own_weight is None else -target * own_weight
     if a.gamma > 0.0:
-        # 1 - p, exact for p near 1.
-        rest = paddle.clip(-paddle.expm1(target), min=_TINY)
+        # 1 - p, exact for p near 1; -expm1(target) would be too, but has no form in ONNX.
+        rest = paddle.clip(-paddle.tanh(0.5 * target) * (1.0 + paddle.exp(target)), min=_TINY)
         loss = loss * rest**a.gamma
     return reduce_rows(a, loss, is_valid, own_weight)
 
@@ -81,10 +86,10 @@ def linear_binary_cross_entropy(a: _linear_binary_cross_entropy_arguments.Argume
         loss = loss * a.token_weight.unsqueeze(-1)
     if a.reduction == "none":
         return loss
-    total = loss.sum()
+    total = _sum(loss)
     if a.reduction == "sum":
         return total
     # In a program neither rows nor classes need be known, so they are counted there.
     ones = paddle.ones_like(loss).detach()
     count = ones if a.token_weight is None else ones * a.token_weight.unsqueeze(-1)
-    return _mean(total, count.sum())
+    return _mean(total, _sum(count))

@@ -15,11 +15,13 @@ MS = {"fused": 1.0, "fused-medium": 0.5, "paddle": 4.0, "paddle-no-stride": 3.0,
 MS |= {"torch-bf16": 0.8, "torch-autocast": 0.7}
 
 
-def time_rows(case: Case = SMALL, threads: int = 1, mode: str = "full", **changed: float) -> list[dict]:
+def time_rows(
+    case: Case = SMALL, threads: int = 1, mode: str = "full", which: str = "step", **changed: float
+) -> list[dict]:
     rounds = [
         {name: ms * scale * 1e-3 for name, ms in {**MS, **changed}.items()} for scale in (1.0, 3.0, 1.1)
     ]
-    rows = bench_linear_cross_entropy.time_rows(case, threads, rounds)
+    rows = bench_linear_cross_entropy.time_rows(case, which, threads, rounds)
     return [{"mode": mode, **row, **CONTEXT} for row in rows]
 
 
@@ -78,15 +80,18 @@ def test_the_page_has_the_sections_and_rows_survive_the_file(tmp_path, monkeypat
     empty = report_linear_cross_entropy.sections_of(tmp_path)
     page = report_linear_cross_entropy.PAGE.read_text(encoding="utf-8")
     assert fill(page, empty, report_linear_cross_entropy.MARKER)
-    _harness.append_rows("linear_cross_entropy", time_rows(), CONTEXT)
+    _harness.append_rows(
+        "linear_cross_entropy", [*time_rows(), *time_rows(which="forward", fused=2.0)], CONTEXT
+    )
     _harness.append_rows("linear_cross_entropy_memory", memory_rows(LARGE, {"fused": 1e9}), CONTEXT)
     found = report_linear_cross_entropy.sections_of(tmp_path)
     assert found["context"].startswith("a processor; paddlepaddle 3.3.1; commit 0123456789ab; ")
     assert "3.00 (3.00–3.00)" in found["time"]
-    assert "| 8192 × 768 × 131072 | 428.3 | 1000.0 |" in found["memory"]
+    assert "1.50 (1.50–1.50)" in found["evaluation"]
+    assert "| 8192 × 768 × 131072 | 428.3 | 8589.9 | 1000.0 |" in found["memory"]
 
 
 def test_contestants_that_disagree_are_named():
-    assert disagreements({"fused": 7.0, "torch": 7.00001, "torch-bf16": 7.03}) == []
-    (problem,) = disagreements({"fused": 7.0, "torch": 7.001, "torch-bf16": 7.03})
+    assert disagreements({"fused": 7.0, "torch": 7.00001, "torch-bf16": 7.1}) == []
+    (problem,) = disagreements({"fused": 7.0, "torch": 7.001, "torch-bf16": 7.1})
     assert problem == "the loss of torch is 7.00100, that of fused 7.00000"

@@ -47,8 +47,11 @@ EVERYTHING = {
     "weight_layout": "dv",
 }
 
-#: A few shapes with tails of every kind, for what is run once per instruction set.
-SHAPES_OF_TARGETS = ((1, 1, 2), (13, 17, 19), (65, 49, 241), (100, 384, 10), (130, 123, 507), (70, 33, 2050))
+#: A few shapes with tails of every kind, for what is run once per instruction set; the last two in several chunks.
+SHAPES_OF_TARGETS = (
+    *((1, 1, 2), (13, 17, 19), (65, 49, 241), (100, 384, 10), (130, 123, 507), (70, 33, 2050)),
+    *((1100, 5, 2000), (450, 6, 5003)),
+)
 
 __all__ = [
     "EVERYTHING",

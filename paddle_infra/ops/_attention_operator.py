@@ -11,6 +11,7 @@ from paddle_infra._core.checks import device_of, dtype_name
 from paddle_infra.ops import _select
 from paddle_infra.ops._attention_arguments import Arguments, Options
 from paddle_infra.ops._dropout import draw_seed
+from paddle_infra.ops._gradient import recorded_if_wanted
 from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
 _MOST_HEAD_DIM = 256
@@ -136,9 +137,10 @@ def _call(
     has_gradient = bias is not None and not bias.stop_gradient and bias.dtype != paddle.bool
     name = "paddle_infra_attention_bias" if has_gradient else "paddle_infra_attention"
     precision = PRECISIONS.index(get_matmul_precision())
-    return paddle._C_ops._run_custom_op(
+    results = paddle._C_ops._run_custom_op(
         name, query, key, value, bias, *tensors, *numbers, precision, *longest
     )
+    return recorded_if_wanted(results)
 
 
 def _call_decode(*arguments: Any) -> list[paddle.Tensor]:

@@ -1,4 +1,4 @@
-"""What operators without a gradient say to those who would want one."""
+"""Gradients that operators lack, and gradients that nobody wants."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from typing import Any
 import paddle
 
 from paddle_infra._core.errors import UnsupportedError
+
+
+def recorded_if_wanted(results: list[paddle.Tensor]) -> list[paddle.Tensor]:
+    """Cut results off from their inputs under no_grad.
+
+    Paddle records compiled operators there too, which keeps the inputs of a whole network in memory.
+    """
+    if paddle.is_grad_enabled() or not paddle.in_dynamic_mode():
+        return results
+    return [result.detach() for result in results]
 
 
 def needs_gradient(*tensors: Any) -> bool:

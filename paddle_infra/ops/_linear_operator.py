@@ -9,6 +9,7 @@ import paddle
 from paddle_infra._core import extension
 from paddle_infra._core.checks import check_tensor, device_of, dtype_name
 from paddle_infra.ops import _select
+from paddle_infra.ops._gradient import recorded_if_wanted
 from paddle_infra.ops._linear_arguments import ACTIVATIONS, Arguments
 from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
@@ -81,5 +82,7 @@ def _call(x: Any, weight: Any, bias: Any, activation: int | None, packed_weight:
     numbers = (activation, precision, wants_any and activation != 0, wants_x, wants_weight)
     packed = packed_weight if precision == 1 else None
     if bias is None:
-        return paddle._C_ops._run_custom_op("paddle_infra_linear", x, weight, packed, *numbers)[0]
-    return paddle._C_ops._run_custom_op("paddle_infra_linear_bias", x, weight, bias, packed, *numbers)[0]
+        results = paddle._C_ops._run_custom_op("paddle_infra_linear", x, weight, packed, *numbers)
+    else:
+        results = paddle._C_ops._run_custom_op("paddle_infra_linear_bias", x, weight, bias, packed, *numbers)
+    return recorded_if_wanted(results)[0]

@@ -14,6 +14,7 @@ from paddle_infra._core.checks import check_shape, check_tensor
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.ops import _norm_arguments, _select
 from paddle_infra.ops._dropout import draw_seed
+from paddle_infra.ops._gradient import recorded_if_wanted
 from paddle_infra.ops._norm_reference import drop, normalize
 
 
@@ -210,7 +211,7 @@ def _call(
     name += "" if bias is None else "_bias"
     tensors = [tensor for tensor in (hidden, residual, weight, bias) if tensor is not None]
     seed = draw_seed() if dropout_p > 0.0 else None
-    return paddle._C_ops._run_custom_op(name, *tensors, seed, is_rms, epsilon, dropout_p)
+    return recorded_if_wanted(paddle._C_ops._run_custom_op(name, *tensors, seed, is_rms, epsilon, dropout_p))
 
 
 def _fused(a: Arguments) -> Sequence[paddle.Tensor]:

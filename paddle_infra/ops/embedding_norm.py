@@ -15,6 +15,7 @@ from paddle_infra._core.checks import UNKNOWN
 from paddle_infra.ops import _norm_arguments, _select
 from paddle_infra.ops._dropout import draw_seed
 from paddle_infra.ops._embedding_norm_arguments import Arguments, check
+from paddle_infra.ops._gradient import recorded_if_wanted
 from paddle_infra.ops._norm_reference import drop, normalize
 
 
@@ -145,7 +146,8 @@ def _call(a: Arguments) -> paddle.Tensor:
     seed = draw_seed() if a.dropout_p > 0.0 else None
     tensors = (a.ids, *tables, a.weight, a.bias, a.position_ids, a.token_type_ids, seed)
     padding_idx = -1 if a.padding_idx is None else a.padding_idx
-    return paddle._C_ops._run_custom_op(name, *tensors, padding_idx, a.is_rms, a.epsilon, a.dropout_p)[0]
+    results = paddle._C_ops._run_custom_op(name, *tensors, padding_idx, a.is_rms, a.epsilon, a.dropout_p)
+    return recorded_if_wanted(results)[0]
 
 
 def _fused(a: Arguments) -> paddle.Tensor:

@@ -10,7 +10,7 @@ from benchmarks._harness import Contestant, is_installed
 
 OURS = ("fused", "fused-medium")
 PADDLE = ("paddle", "paddle-no-stride")
-TORCH = ("torch",)  # eager: compiled by torch.compile (10 s for each shape) a step took 1.3 times as long
+TORCH = ("torch",)  # eager: torch.compile takes 7 to 10 s per shape, and was no faster in one noisy trial
 TORCH_BF16 = ("torch-bf16", "torch-autocast")  # all tensors in bfloat16; float32 tensors, cast in every call
 NAMES = (*OURS, *PADDLE, *TORCH, *TORCH_BF16)
 PASSES = ("step", "forward")  # forward and backward; forward alone, without gradients

@@ -162,8 +162,9 @@ def test_peak_memory_grows_with_the_length_not_its_square():
     for mode in ("forward", "backward"):
         assert extra_memory("reference", 4096, mode) > 256
     for length in (8192, 32768):
-        # Out, lse and row sums are 1.2 units; scratch memory of one thread is up to 1 MB, a unit at 8,192.
-        assert extra_memory("fused", length, "forward") < 2
+        # Out, lse and row sums are 1.2 units; scratch memory of one thread is up to 1 MB, a unit at 8,192, and some
+        # pages of code are met for the first time.
+        assert extra_memory("fused", length, "forward") < 1.3 + 1.1 * 8192 / length
         # And three gradients, that of out, delta.
         assert extra_memory("fused", length, "backward") < 6
 

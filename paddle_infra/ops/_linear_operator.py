@@ -50,6 +50,7 @@ def run_unchecked(
         number is not None
         and isinstance(x, paddle.Tensor)
         and isinstance(weight, paddle.Tensor)
+        and (bias is None or isinstance(bias, paddle.Tensor))
         and paddle.in_dynamic_mode()
         and _select.may_run("fused", impl)
         and x.dtype is paddle.float32

@@ -144,6 +144,11 @@ WRONG = {
         InvalidDtypeError,
         "x: expected a paddle.Tensor, got ndarray",
     ),
+    "bias is no tensor": (
+        lambda x, w, b: (x, w, b.numpy(), {}),
+        InvalidDtypeError,
+        "bias: expected a paddle.Tensor, got ndarray",
+    ),
     "none": (
         lambda x, w, b: (x, None, b, {}),
         InvalidDtypeError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +14,16 @@ from paddle import Tensor, nn
 from paddle_infra import ops
 from paddle_infra.ops.linear import ActivationName
 
-_SAMPLES = 64  # numbers of a weight that are compared to see whether it changed
-
 
 class Linear(nn.Linear):
     r"""``paddle.nn.Linear`` with an activation, :math:`f(x W + b)`, computed by :func:`paddle_infra.ops.linear`.
 
     Parameters and their names are those of ``paddle.nn.Linear``. With "medium" precision, in evaluation mode and
-    without gradients, the weight is rounded to bfloat16 once and kept until it changes: Paddle's counter of changes
-    in place, its address, and a sample of its numbers tell (optimizers and ``set_value`` do not count up). A call
-    with gradients drops it, since what follows may be a step of an optimizer.
+    without gradients, the weight is rounded to bfloat16 once and kept until it changes. Its address, Paddle's
+    counter of changes in place, and a sample of its numbers with one of every row and column tell: optimizers and
+    ``set_value`` do not count up. So one case is not noticed: a ``set_value`` that leaves all but single numbers as
+    they were (``weight[i, j] = value`` is). A call with gradients drops what is kept, since what follows may be a
+    step of an optimizer.
 
     Args:
         in_features: width of the input.
@@ -69,14 +70,14 @@ class _Kept:
     packed: Tensor
     address: int
     changes: int
-    view: np.ndarray  # some of the weight's numbers, where they are
+    view: np.ndarray  # some of the weight's numbers, where they are, as bits: a NaN is equal to itself
     sample: np.ndarray  # what they were
 
     @classmethod
     def of(cls, weight: Tensor) -> _Kept:
-        address, size = weight.data_ptr(), int(weight.size)
-        numbers = np.ctypeslib.as_array((ctypes.c_float * size).from_address(address))
-        view = numbers[:: max(1, size // _SAMPLES)]
+        address, (rows, columns) = weight.data_ptr(), weight.shape
+        bits = np.ctypeslib.as_array((ctypes.c_uint32 * (rows * columns)).from_address(address))
+        view = bits[:: _sample_step(rows, columns)]
         return cls(ops.pack_weight(weight), address, weight.inplace_version, view, view.copy())
 
     def is_of(self, weight: Tensor) -> bool:
@@ -84,5 +85,21 @@ class _Kept:
         return (
             self.address == weight.data_ptr()
             and self.changes == weight.inplace_version
-            and np.array_equal(self.view, self.sample, equal_nan=True)
+            and bool((self.view == self.sample).all())
         )
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        # Copied and pickled to None: a copy's view would be numbers of its own, which never change.
+        return type(None), ()
+
+
+def _sample_step(rows: int, columns: int) -> int:
+    """Return a step through a matrix, row after row, that meets every row and every column.
+
+    Steps of at most ``columns`` leave out no row. If the two have no common divisor, ``columns`` steps meet every
+    column once, and there are as many if a step is at most ``rows``.
+    """
+    step = max(1, min(rows, columns - 1))
+    while math.gcd(step, columns) != 1:
+        step -= 1
+    return step

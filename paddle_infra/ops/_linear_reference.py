@@ -32,8 +32,13 @@ def activate(z: paddle.Tensor, activation: str) -> paddle.Tensor:
     if activation == "relu":
         return F.relu(z)
     if activation == "silu":
-        return F.silu(z)
+        return _silu(z)
     if activation == "swiglu":
         gate, up = paddle.split(z, 2, axis=-1)
-        return F.silu(gate) * up
+        return _silu(gate) * up
     return z
+
+
+def _silu(z: paddle.Tensor) -> paddle.Tensor:
+    # Not F.silu: its gradient is NaN below -88.7 (Paddle 3.3.1, on the CPU).
+    return z * F.sigmoid(z)

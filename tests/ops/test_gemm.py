@@ -20,7 +20,7 @@ CASES = 300  # of each type
 def driver(tmp_path_factory) -> Path:
     """The C++ program, with Paddle's OpenMP: oneDNN's threads are those that gemm.cc must hold back."""
     program = tmp_path_factory.mktemp("gemm") / "driver"
-    sources = ["tests/build/gemm_driver.cc", "csrc/common/gemm.cc", "csrc/common/cpu_target.cc"]
+    sources = ["tests/ops/gemm_driver.cc", "csrc/common/gemm.cc", "csrc/common/cpu_target.cc"]
     options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-march=x86-64-v2", "-I", "csrc"]
     # Not -fopenmp, which would link the compiler's own runtime: gemm.cc has no parallel regions.
     link = [f"-L{LIBRARIES}", "-l:libiomp5.so", f"-Wl,-rpath,{LIBRARIES}", "-ldl"]

@@ -8,7 +8,7 @@ Each file's latest run counts. Ratios are the other's time over ours: above 1, o
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,11 @@ def linear_sections(folder: Path = DATA) -> dict[str, str]:
         return {"targets": missing, "table": missing}
     times = Times(rows, _linear_case, "median_ms")
     peaks = Times(rows, _linear_case, "peak_fraction")
-    return {"targets": linear_targets(times, peaks), "table": linear_table(times, peaks)}
+    disturbed = {_linear_case(row) for row in rows if row.get("disturbed") is True}
+    table = linear_table(times, peaks, disturbed)
+    if disturbed:
+        table += f"\n\n\\* {len(disturbed)} of {len(times.cases)} cases: something else ran on the machine meanwhile."
+    return {"targets": linear_targets(times, peaks), "table": table}
 
 
 def linear_targets(times: Times, peaks: Times) -> str:
@@ -116,8 +120,8 @@ def linear_targets(times: Times, peaks: Times) -> str:
     return f"Cells have {_thread_numbers(times)}.\n\n{markdown_table(header, lines)}"
 
 
-def linear_table(times: Times, peaks: Times) -> str:
-    """Ratios of the linear layer."""
+def linear_table(times: Times, peaks: Times, disturbed: Collection[Key] = ()) -> str:
+    """Ratios of the linear layer; cases that were disturbed have a star."""
     header = [
         "rows × in × out, activation, pass",
         "Paddle",
@@ -130,7 +134,7 @@ def linear_table(times: Times, peaks: Times) -> str:
         share = joined([
             ", ".join(f"{peaks.of[key, n, name]:.0%}" for name in ("fused", "fused-medium")) for n in peaks.threads
         ])  # fmt: skip
-        name = f"{key[0]} × {key[1]} × {key[2]}, {key[3]}, {key[4]}"
+        name = f"{key[0]} × {key[1]} × {key[2]}, {key[3]}, {key[4]}" + (" \\*" if key in disturbed else "")
         lines.append([name, times.cell(key, PADDLE, "fused"), times.cell(key, ["torch"], "fused"),
                       times.cell(key, ["torch-bf16"], "fused-medium"), share])  # fmt: skip
     lines.append(["**geometric mean**", times.means(PADDLE, "fused"), times.means(["torch"], "fused"),

@@ -15,13 +15,15 @@ MS |= {"torch": 1.2, "torch-bf16": 0.6}
 SMALL, LARGE = bench_linear.Case(128, 384, 384, "none"), bench_linear.Case(512, 768, 3072, "gelu")
 
 
-def rows(case=LARGE, date="2026-01-02 03:04", threads=1, **changed):
+def rows(case=LARGE, date="2026-01-02 03:04", threads=1, disturbed=False, **changed):
     rounds = [
         {name: ms * scale * 1e-3 for name, ms in {**MS, **changed}.items()} for scale in (1.0, 1.1, 9.0)
     ]
     rate = case.operations("forward") / MS["fused-medium"] / 1.1 * 1e-6
     peak = {"float32": rate, "bfloat16": 2 * rate}
-    found = bench_linear.rows_of(case, threads, {"forward": {"rounds": rounds, "peak": peak}})
+    found = bench_linear.rows_of(
+        case, threads, {"forward": {"rounds": rounds, "peak": peak, "disturbed": disturbed}}
+    )
     return [{**row, "date": date, **CONTEXT} for row in found]
 
 
@@ -65,6 +67,20 @@ def test_targets_are_met_only_if_every_case_meets_them(sections):
 def test_only_the_latest_rows_of_a_case_count(sections):
     old = rows(LARGE, "2025-01-01 00:00", torch=9.0)
     assert sections(old, rows(LARGE)) == sections(rows(LARGE))
+
+
+def test_what_was_disturbed_is_marked(sections):
+    text = sections(rows(LARGE), rows(SMALL, disturbed=True))["table"]
+    assert "| 512 × 768 × 3072, gelu, forward |" in text
+    assert "| 128 × 384 × 384, none, forward \\* |" in text
+    assert text.endswith("1 of 2 cases: something else ran on the machine meanwhile.")
+    assert "meanwhile" not in sections(rows())["table"]
+
+
+def test_more_than_the_peak_is_a_disturbance():
+    found = {row["contestant"]: row["disturbed"] for row in rows(**{"fused-packed": 0.1})}
+    assert found["fused-packed"]
+    assert not found["fused"]
 
 
 def test_a_peer_that_was_not_measured_is_no_miss(sections):

@@ -11,6 +11,7 @@ import paddle.nn.functional as F
 import pytest
 
 from paddle_infra import nn, ops
+from paddle_infra.nn import linear as module
 from paddle_infra.ops import set_matmul_precision
 from tests.ops.linear_cases import ACTIVATIONS
 
@@ -282,6 +283,24 @@ def test_two_layers_with_one_weight():
     first.weight.set_value(new_values(first))
     np.testing.assert_array_equal(infer(first), unkept(first))
     np.testing.assert_array_equal(infer(second), unkept(second))
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_another_thread_may_drop_it_at_any_moment(monkeypatch, moment):
+    """A call with gradients, between two looks of this thread at what is kept."""
+    layer = make()
+    expected = infer(layer)
+    is_of = module._Kept.is_of
+
+    def drop_and_compare(kept, weight):
+        if moment == "before":
+            layer._kept = None
+        found = is_of(kept, weight)
+        layer._kept = None
+        return found
+
+    monkeypatch.setattr(module._Kept, "is_of", drop_and_compare)
+    np.testing.assert_array_equal(infer(layer), expected)
 
 
 def test_another_dtype_runs_in_plain_paddle():

@@ -1,4 +1,4 @@
-"""nn.Linear: the numbers of Paddle's layer, and a rounded weight that is kept as long as it is right."""
+"""nn.Linear: a rounded weight that is kept as long as it is right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from paddle_infra import nn, ops
 from paddle_infra.nn import linear as module
 from paddle_infra.ops import set_matmul_precision
-from tests.ops.linear_cases import ACTIVATIONS
 
 ROWS, IN, OUT = 9, 40, 50
 
@@ -52,38 +51,6 @@ def unkept(layer):
     """What the layer must give: its weight rounded in the call."""
     with paddle.no_grad(), set_matmul_precision("medium"):
         return ops.linear(batch(), layer.weight, layer.bias, activation=layer.activation).numpy()
-
-
-def activated(z, activation):
-    functions = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "swiglu": F.swiglu, "none": lambda z: z}
-    return F.gelu(z, approximate=True) if activation == "gelu_tanh" else functions[activation](z)
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("options", [{}, {"bias_attr": False}], ids=["bias", "plain"])
-def test_it_is_paddles_layer_and_the_activation(activation, options):
-    layer, plain = make(activation, **options), paddle.nn.Linear(IN, OUT, **options)
-    assert list(plain.state_dict()) == list(layer.state_dict())
-    plain.set_state_dict(layer.state_dict())
-    direction = paddle.to_tensor(np.random.default_rng(2).standard_normal((ROWS, OUT)).astype("float32"))
-    x, other = batch(), batch()
-    x.stop_gradient = other.stop_gradient = False
-    y, expected = layer(x), activated(plain(other), activation)
-    np.testing.assert_allclose(y.numpy(), expected.numpy(), rtol=1e-5, atol=2e-6)
-    direction = direction[:, : y.shape[1]]
-    (y * direction).sum().backward()
-    (expected * direction).sum().backward()
-    pairs = [(x, other), *zip(layer.parameters(), plain.parameters(), strict=True)]
-    for one, two in pairs:
-        np.testing.assert_allclose(one.grad.numpy(), two.grad.numpy(), rtol=1e-4, atol=1e-5)
-
-
-def test_attributes_and_names_are_those_of_paddles_layer():
-    attr = paddle.ParamAttr(name="a_name", initializer=paddle.nn.initializer.Constant(2.0))
-    layer = nn.Linear(3, 4, "relu", weight_attr=attr)
-    assert layer.weight.name == "a_name"
-    assert float(layer.weight.sum()) == 24.0
-    assert isinstance(layer, paddle.nn.Linear)
 
 
 def test_the_weight_is_rounded_once(packings):
@@ -301,12 +268,6 @@ def test_another_thread_may_drop_it_at_any_moment(monkeypatch, moment):
 
     monkeypatch.setattr(module._Kept, "is_of", drop_and_compare)
     np.testing.assert_array_equal(infer(layer), expected)
-
-
-def test_another_dtype_runs_in_plain_paddle():
-    layer = make("gelu").to(dtype="float64")
-    y = infer(layer, batch().astype("float64"))
-    assert y.dtype == np.float64
 
 
 def test_a_captured_program_keeps_nothing(packings):

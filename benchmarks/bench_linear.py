@@ -33,7 +33,7 @@ from benchmarks._harness import (
     summarize,
     time_rounds,
 )
-from benchmarks._peak import build_peak_program, measure_peak
+from benchmarks._peak import build_peak_program, is_disturbed, measure_peak
 
 WORKER = str(ROOT / "benchmarks/bench_linear.py")
 OURS = ("fused", "fused-medium", "fused-packed")
@@ -170,7 +170,8 @@ def worker(task: dict[str, Any]) -> None:
         before = measure_peak(task["peak"], threads)
         rounds = time_rounds(entries, estimates, task["seconds"])
         after = measure_peak(task["peak"], threads)
-        reply[which] = {"rounds": rounds, "peak": {key: (before[key] + after[key]) / 2 for key in before}}
+        peak = {key: (before[key] + after[key]) / 2 for key in before}
+        reply[which] = {"rounds": rounds, "peak": peak, "disturbed": is_disturbed(before, after)}
     print(json.dumps(reply))
 
 
@@ -185,7 +186,10 @@ def _compare(found: dict[str, list[np.ndarray]]) -> None:
 
 
 def rows_of(case: Case, threads: int, reply: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each pass and contestant; ratios above 1: ours (of the same precision) is faster."""
+    """One row for each pass and contestant; ratios above 1: ours (of the same precision) is faster.
+
+    A row is disturbed if the peak changed meanwhile, or is less than what was reached: something else ran.
+    """
     rows = []
     for which, found in reply.items():
         rounds = found["rounds"]
@@ -199,7 +203,8 @@ def rows_of(case: Case, threads: int, reply: dict[str, Any]) -> list[dict[str, A
             row |= {f"{key}_ms": times[key] for key in ("median", "q20", "q80")} | {"rounds": times["rounds"]}
             row |= {"base": base, "ratio": ratios.get("median", "")}
             row |= {f"ratio_{key}": ratios.get(key, "") for key in ("q20", "q80")}
-            rows.append(row | {"gflops": rate, "peak_fraction": rate / found["peak"][kind]})
+            row |= {"gflops": rate, "peak_fraction": rate / found["peak"][kind]}
+            rows.append(row | {"disturbed": found["disturbed"] or row["peak_fraction"] > 1})
     return rows
 
 
@@ -244,7 +249,8 @@ def main() -> None:
                 ratio = f"{row['ratio']:.2f} x {row['base']}" if row["base"] else ""
                 print(
                     f"{case!s:24} T{threads} {row['pass']:16} {row['contestant']:16} {row['median_ms']:8.3f} ms "
-                    f"{row['gflops']:6.0f} GFLOP/s {row['peak_fraction']:4.0%} {ratio}",
+                    f"{row['gflops']:6.0f} GFLOP/s {row['peak_fraction']:4.0%} {ratio}"
+                    + (" disturbed" if row["disturbed"] else ""),
                     flush=True,
                 )
             if not arguments.no_record:

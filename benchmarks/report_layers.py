@@ -8,19 +8,20 @@ Each file's latest run counts. Ratios are the other's time over ours: above 1, o
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks._harness import ROOT, geometric_mean
+from benchmarks._harness import DATA, ROOT, geometric_mean
 from benchmarks._report_markdown import NOTHING, fill, joined, markdown_table, ratio
 from benchmarks._report_rows import read_rows
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 PADDLE = ("paddle", "paddle-no-stride")
+LARGE_ROWS = 512  # from here on a product, not its memory, decides
 
 
 def latest(rows: Iterable[Row], case: Callable[[Row], Key]) -> list[Row]:
@@ -59,18 +60,68 @@ class Times:
         return joined(texts)
 
 
-def linear_table() -> str:
-    """Ratios of the linear layer."""
+def _linear_case(row: Row) -> Key:
+    return (int(row["rows"]), int(row["features"]), int(row["columns"]), row["activation"], row["pass"])
 
-    def case(row: Row) -> Key:
-        return (int(row["rows"]), int(row["features"]), int(row["columns"]), row["activation"], row["pass"])
 
-    rows = latest(read_rows("linear"), case)
+def linear_sections(folder: Path = DATA) -> dict[str, str]:
+    """Return the sections of the linear layer's page."""
+    rows = latest(read_rows("linear", folder), _linear_case)
     if not rows:
-        return (
+        missing = (
             "*Not measured yet: `python benchmarks/bench_linear.py && python benchmarks/report_layers.py`.*"
         )
-    times, peaks = Times(rows, case, "median_ms"), Times(rows, case, "peak_fraction")
+        return {"targets": missing, "table": missing}
+    times = Times(rows, _linear_case, "median_ms")
+    peaks = Times(rows, _linear_case, "peak_fraction")
+    disturbed = {_linear_case(row) for row in rows if row.get("disturbed") is True}
+    table = linear_table(times, peaks, disturbed)
+    if disturbed:
+        table += f"\n\n\\* {len(disturbed)} of {len(times.cases)} cases: something else ran on the machine meanwhile."
+    return {"targets": linear_targets(times, peaks), "table": table}
+
+
+def linear_targets(times: Times, peaks: Times) -> str:
+    """What was wanted and what was found, each computed from the rows, misses included."""
+
+    def line(what: str, wanted: float, found: list[list[float]], percent: bool = False) -> list[str]:
+        def text(value: float) -> str:
+            return f"{value:.0%}" if percent else ratio(value)
+
+        known = [values for values in found if values]
+        cells = [
+            NOTHING if not values else f"{text(geometric_mean(values))} (least {text(min(values))})"
+            for values in found
+        ]
+        misses = sum(value < wanted for values in known for value in values)
+        total = sum(map(len, known))
+        met = NOTHING if not known else "yes" if not misses else f"**no**: {misses} of {total} cases miss it"
+        return [what, f"≥ {text(wanted)}", joined(cells), met]
+
+    def ratios(others: Iterable[str], ours: str) -> list[list[float]]:
+        found = [[times.ratio(case, n, others, ours) for case in times.cases] for n in times.threads]
+        return [[value for value in values if value is not None] for values in found]
+
+    large = [case for case in peaks.cases if case[0] >= LARGE_ROWS]
+    shares = [
+        [peaks.of[case, n, "fused-medium"] for case in large if (case, n, "fused-medium") in peaks.of]
+        for n in peaks.threads
+    ]
+    lines = [
+        line(
+            "time of the better of Paddle and PyTorch over ours, float32",
+            1.0,
+            ratios((*PADDLE, "torch"), "fused"),
+        ),
+        line("time of PyTorch in bfloat16 over ours in medium", 1.0, ratios(["torch-bf16"], "fused-medium")),
+        line(f"medium's share of the bfloat16 peak, {LARGE_ROWS} rows or more", 0.5, shares, percent=True),
+    ]
+    header = ["every case", "wanted", "geometric mean", "met"]
+    return f"Cells have {_thread_numbers(times)}.\n\n{markdown_table(header, lines)}"
+
+
+def linear_table(times: Times, peaks: Times, disturbed: Collection[Key] = ()) -> str:
+    """Ratios of the linear layer; cases that were disturbed have a star."""
     header = [
         "rows × in × out, activation, pass",
         "Paddle",
@@ -83,7 +134,7 @@ def linear_table() -> str:
         share = joined([
             ", ".join(f"{peaks.of[key, n, name]:.0%}" for name in ("fused", "fused-medium")) for n in peaks.threads
         ])  # fmt: skip
-        name = f"{key[0]} × {key[1]} × {key[2]}, {key[3]}, {key[4]}"
+        name = f"{key[0]} × {key[1]} × {key[2]}, {key[3]}, {key[4]}" + (" \\*" if key in disturbed else "")
         lines.append([name, times.cell(key, PADDLE, "fused"), times.cell(key, ["torch"], "fused"),
                       times.cell(key, ["torch-bf16"], "fused-medium"), share])  # fmt: skip
     lines.append(["**geometric mean**", times.means(PADDLE, "fused"), times.means(["torch"], "fused"),
@@ -130,12 +181,12 @@ def encoder_table() -> str:
 def main() -> None:
     """Fill the pages."""
     pages = {
-        "docs/ops/linear.md": ("linear", linear_table),
-        "docs/speed.md": ("encoder", encoder_table),
+        "docs/ops/linear.md": ("linear", linear_sections),
+        "docs/speed.md": ("encoder", lambda: {"table": encoder_table()}),
     }
     for name, (marker, write) in pages.items():
         path = ROOT / name
-        path.write_text(fill(path.read_text(encoding="utf-8"), {"table": write()}, marker), encoding="utf-8")
+        path.write_text(fill(path.read_text(encoding="utf-8"), write(), marker), encoding="utf-8")
         print(path)
 
 

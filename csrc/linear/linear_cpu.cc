@@ -97,6 +97,7 @@ struct FwdSpace {
     if (is_medium(p)) {
       weight = p.weight_bf16 == nullptr ? arena.take<uint16_t>(p.in * p.out) : nullptr;
       x = arena.take<uint16_t>(p.threads * kRowBlock * p.in);
+      row = arena.take<int64_t>(p.threads);
     }
     if (p.activation == Activation::kSwiglu && p.pre == nullptr) {
       z = arena.take<float>(p.threads * kRowBlock * 2 * kColumnBlock);
@@ -104,9 +105,19 @@ struct FwdSpace {
     bytes = arena.used();
   }
   uint16_t *weight = nullptr, *x = nullptr;
+  int64_t* row = nullptr;  // of each thread: where the rows begin that it has in x
   float* z = nullptr;
   int64_t bytes;
 };
+
+// The rows of a block of x, rounded by this thread; its last task may have had the same ones.
+const uint16_t* rounded_rows(const LinearParams& p, const FwdSpace& space, const Block& b, int thread) {
+  if (space.x == nullptr) return nullptr;
+  uint16_t* x = space.x + thread * kRowBlock * p.in;
+  if (space.row[thread] != b.row) kernel().round(p.x + b.row * p.in, b.rows * p.in, x);
+  space.row[thread] = b.row;
+  return x;
+}
 
 // z[rows, columns] = x W for some columns of W.
 struct Multiply {
@@ -223,14 +234,13 @@ void paddle_infra_linear_cpu_fwd(const LinearParams* params) {
   const LinearParams& p = *params;
   const FwdSpace space(p, p.workspace);
   if (space.weight != nullptr) round_in_tasks(p.weight, p.in * p.out, space.weight, p.threads);
+  if (space.row != nullptr) std::fill_n(space.row, p.threads, -1);
   const uint16_t* weight = p.weight_bf16 != nullptr ? p.weight_bf16 : space.weight;
   const Grid grid(p.rows, columns_of_y(p));
   const auto task = [&](int64_t index, int thread) {
     const Block b = block_of(grid, index);
-    uint16_t* x = space.x != nullptr ? space.x + thread * kRowBlock * p.in : nullptr;
-    if (x != nullptr) kernel().round(p.x + b.row * p.in, b.rows * p.in, x);
     float* scratch = space.z != nullptr ? space.z + thread * kRowBlock * 2 * kColumnBlock : nullptr;
-    const Multiply multiply{p, weight, x};
+    const Multiply multiply{p, weight, rounded_rows(p, space, b, thread)};
     for (int64_t c = 0; c < b.columns; c += kColumnBlock) {
       fwd_columns(p, multiply, b, b.column + c, std::min(kColumnBlock, b.columns - c), scratch);
     }

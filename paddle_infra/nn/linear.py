@@ -51,12 +51,14 @@ class Linear(nn.Linear):
     def _packed_weight(self) -> Tensor | None:
         if ops.get_matmul_precision() != "medium" or not paddle.in_dynamic_mode():
             return None
+        kept = self._kept  # looked at once: another thread may drop it meanwhile
         if self.training or paddle.is_grad_enabled() or not _is_packable(self.weight):
-            self._kept = None
+            if kept is not None:
+                self._kept = None
             return None
-        if self._kept is None or not self._kept.is_of(self.weight):
-            self._kept = _Kept.of(self.weight)
-        return self._kept.packed
+        if kept is None or not kept.is_of(self.weight):
+            self._kept = kept = _Kept.of(self.weight)
+        return kept.packed
 
 
 def _is_packable(weight: Tensor) -> bool:

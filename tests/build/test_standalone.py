@@ -29,13 +29,13 @@ def build(folder: Path, **environment: str) -> Path:
     return folder
 
 
-def compile_driver(folder: Path, cxx: str = "g++", *flags: str) -> Path:
-    """Build attention_driver.cc with the library in ``folder``."""
-    sources = [ROOT / "tests/build/attention_driver.cc", ROOT / "csrc/common/data_type.cc"]
+def compile_driver(folder: Path, cxx: str = "g++", *flags: str, name: str = "attention_driver") -> Path:
+    """Build a driver of this folder with the library in ``folder``."""
+    sources = [ROOT / f"tests/build/{name}.cc", ROOT / "csrc/common/data_type.cc"]
     options = ["-std=c++17", "-O1", "-Wall", "-Wextra", *flags, "-I", ROOT / "csrc"]
     link = ["-L", folder, "-l:" + LIBRARY, "-Wl,-rpath,$ORIGIN"]
-    subprocess.run([cxx, *options, *sources, *link, "-o", folder / "driver"], check=True)
-    return folder / "driver"
+    subprocess.run([cxx, *options, *sources, *link, "-o", folder / name], check=True)
+    return folder / name
 
 
 def drive(command: list[str | Path], isa: str, count: int) -> dict[str, tuple[str, np.ndarray]]:
@@ -112,7 +112,26 @@ def test_every_instruction_set_gives_the_same(native, portable_results, isa):
     refusal = missing_isas(native).get(isa)
     if refusal:
         pytest.skip(refusal)
-    check_equal(drive([native / "driver"], isa, 600), portable_results)
+    check_equal(drive([native / "attention_driver"], isa, 600), portable_results)
+
+
+@pytest.fixture(scope="module")
+def portable_linear(native):
+    results = drive([compile_driver(native, name="linear_driver")], "portable", 400)
+    # Everything starts as NaN, which the comparison below would take for equal.
+    assert all(np.isfinite(values).all() for _, values in results.values())
+    return results
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512", "avx512_bf16", "amx", "emulate_amx"])
+def test_every_instruction_set_gives_the_same_linear_layers_and_losses(native, portable_linear, isa):
+    refusal = missing_isas(native).get(isa)
+    if refusal:
+        pytest.skip(refusal)
+    kinds = [kind for kind, _ in portable_linear.values()]
+    assert kinds.count("exact") > 100
+    assert kinds.count("rough") > 100
+    check_equal(drive([native / "linear_driver"], isa, 400), portable_linear)
 
 
 def test_number_of_cases(portable_results):
@@ -139,11 +158,13 @@ def test_sanitizers_find_nothing(tmp_path_factory, native):
         CXXFLAGS=f"{SANITIZERS} -fno-sanitize-recover=all -O1",
         LDFLAGS=SANITIZERS,
     )
-    driver = compile_driver(folder, "g++", SANITIZERS)
-    for isa in {"portable", "avx2", "avx512", "avx512_bf16", "amx", "emulate_amx"} - missing_isas(
-        native
-    ).keys():
-        assert drive([driver], isa, 400)
+    isas = {"portable", "avx2", "avx512", "avx512_bf16", "amx", "emulate_amx"} - missing_isas(native).keys()
+    for name in ("attention_driver", "linear_driver"):
+        driver = compile_driver(folder, "g++", SANITIZERS, name=name)
+        for isa in isas:
+            found = drive([driver], isa, 400)
+            assert found
+            assert name != "linear_driver" or all(np.isfinite(v).all() for _, v in found.values())
 
 
 def test_flags_of_the_environment_come_last(tmp_path):

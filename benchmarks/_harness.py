@@ -1,9 +1,9 @@
 """Measures contestants fairly, and appends the rows to a CSV file.
 
-Contestants take turns (A B C A B C …) in one process, so that a disturbance of the machine hits all of them; medians
-and quantiles are reported, never the mean or the best, of times and of the ratios within each round. Peak memory is
-measured in a fresh process for each, above what was in use just before. The number of threads is fixed by the
-environment of a fresh process, because OpenMP reads it once.
+Contestants take turns in one process, in another order each round, so that a disturbance of the machine hits all of
+them; medians and quantiles are reported, never the mean or the best, of times and of the ratios within each round.
+Peak memory is measured in a fresh process for each, above what was in use just before. The number of threads is fixed
+by the environment of a fresh process, because OpenMP reads it once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -87,8 +88,9 @@ def time_rounds(
 ) -> list[dict[str, float]]:
     """Let all take turns; return the seconds per run of those that took part, for every round.
 
-    A turn lasts at least about ``sample_seconds``: fast contestants run several times in it. Each round starts with
-    another contestant, so that none always follows the same one. All must have run before (the first run is slower).
+    A turn lasts at least about ``sample_seconds``: fast contestants run several times in it. Each round has an order
+    of its own, so that none always follows the same one, whose memory may still be in the caches. All must have run
+    before (the first run is slower).
 
     Args:
         contestants: who, by name.
@@ -101,11 +103,12 @@ def time_rounds(
     rounds, strides = plan_strides(
         {name: estimates[name] * count for name, count in repeats.items()}, seconds, **limits
     )
+    shuffle = random.Random(0).sample
     names = list(contestants)
     found = []
     for turn in range(rounds):
         times = {}
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in shuffle(names, len(names)):
             if turn % strides[name] == 0:
                 times[name] = _time_turn(contestants[name], repeats[name])
         found.append(times)

@@ -12,7 +12,7 @@ namespace paddle_infra {
 namespace {
 
 struct ActivationTable {
-  void (*arrays[kActivations])(const float* x, float* value, float* slope, int64_t count);
+  void (*arrays[7])(const float* x, float* value, float* slope, int64_t count);
 };
 
 #define PI_TARGET_BODY "common/activation_table_body.h"
@@ -30,6 +30,6 @@ const ActivationTable& table() {
 }  // namespace paddle_infra
 
 void paddle_infra_activation(int activation, const float* x, float* value, float* slope, int64_t count) {
-  if (activation < 0 || activation >= paddle_infra::kActivations) return;
-  paddle_infra::table().arrays[activation](x, value, slope, count);
+  const auto array = paddle_infra::table().arrays[activation];
+  if (array != nullptr) array(x, value, slope, count);
 }

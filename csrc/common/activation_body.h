@@ -43,6 +43,14 @@ PI_INLINE Vec normal_distribution(Vec x) {
   return magnitude < kErfNear ? 0.5f + 0.5f * erf_near(t) : (t < 0.0f ? tail : 1.0f - tail);
 }
 
+// The same at -magnitude, below 0 only, to 2.6e-4 of its value down to -5 (and to 1e-9 beyond): log2 as a
+// polynomial, our own minimax fit, through the rough exponential.
+PI_INLINE Vec rough_normal_tail(Vec magnitude) {
+  constexpr float kLog2[] = {-1.00022833f,   -1.14778896f,   -0.466907352f,
+                             -0.0463193966f, 0.00529736163f, -0.000269914814f};
+  return vexp2<true>(polynomial(magnitude, kLog2, 5));
+}
+
 // 1 / (1 + e^-x)
 PI_INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + vexp(-x)); }
 PI_INLINE Vec sigmoid_slope(Vec x) {
@@ -69,6 +77,9 @@ PI_INLINE Vec activation_value(Vec x) {
   if constexpr (kActivation == Activation::kGelu) {
     x = at_least(x, -kGeluEnd);
     return x * normal_distribution(x);
+  } else if constexpr (kActivation == Activation::kGeluRough) {
+    const Vec magnitude = clipped(x < 0.0f ? -x : x, kGeluEnd);
+    return (x < 0.0f ? Vec{} : x) - magnitude * rough_normal_tail(magnitude);
   } else if constexpr (kActivation == Activation::kGeluTanh) {
     x = at_least(x, -kGeluEnd);
     return x * sigmoid(gelu_tanh_exponent(x));
@@ -88,6 +99,11 @@ PI_INLINE Vec activation_slope(Vec x) {
     x = clipped(x, kGeluEnd);
     const Vec density = 0.398942280f * vexp(-0.5f * x * x);
     return normal_distribution(x) + x * density;
+  } else if constexpr (kActivation == Activation::kGeluRough) {
+    const Vec magnitude = clipped(x < 0.0f ? -x : x, kGeluEnd);
+    const Vec density = 0.398942280f * vexp2<true>(-0.721347520f * magnitude * magnitude);  // log2(e) / 2
+    const Vec tail = rough_normal_tail(magnitude) - magnitude * density;
+    return x < 0.0f ? tail : 1.0f - tail;
   } else if constexpr (kActivation == Activation::kGeluTanh) {
     x = clipped(x, kGeluEnd);
     const Vec u = gelu_tanh_exponent(x),
@@ -114,6 +130,8 @@ PI_INLINE Vec activate(Activation activation, Vec x) {
       return activation_value<Activation::kRelu>(x);
     case Activation::kSilu:
       return activation_value<Activation::kSilu>(x);
+    case Activation::kGeluRough:
+      return activation_value<Activation::kGeluRough>(x);
     case Activation::kNone:
     case Activation::kSwiglu:
       return x;

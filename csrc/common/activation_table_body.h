@@ -16,4 +16,5 @@ static void activate_array(const float* x, float* value, float* slope, int64_t c
 
 constexpr ActivationTable kTable{{activate_array<Activation::kNone>, activate_array<Activation::kGelu>,
                                   activate_array<Activation::kGeluTanh>, activate_array<Activation::kRelu>,
-                                  activate_array<Activation::kSilu>}};
+                                  activate_array<Activation::kSilu>, nullptr,
+                                  activate_array<Activation::kGeluRough>}};

@@ -134,9 +134,10 @@ PI_INLINE void transpose(Vec rows[kLanes]) {
   transpose_step<1>(rows);
 }
 
-// Rounds to the nearest bfloat16, ties to even; the result is a float. A NaN stays one.
+// Rounds to the nearest bfloat16, ties to even; the result is a float. A NaN stays one: the sum makes it a
+// quiet one, whose mark is among the bits that are kept.
 PI_INLINE Vec round_to_bf16(Vec v) {
   const IntVec bits = reinterpret_cast<IntVec>(v);
   const IntVec rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & static_cast<int>(0xFFFF0000u);
-  return v == v ? reinterpret_cast<Vec>(rounded) : v;
+  return v == v ? reinterpret_cast<Vec>(rounded) : v + v;
 }

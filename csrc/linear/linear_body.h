@@ -55,6 +55,8 @@ static void finish_block(Activation activation, int64_t rows, int64_t columns, c
     switch (activation) {
       case Activation::kGelu:
         return finish_rows<Activation::kGelu>;
+      case Activation::kGeluRough:
+        return finish_rows<Activation::kGeluRough>;
       case Activation::kGeluTanh:
         return finish_rows<Activation::kGeluTanh>;
       case Activation::kRelu:
@@ -104,12 +106,14 @@ static void gated_gradient_row(int64_t columns, const float* pre, const float* g
 }
 
 // Rows of that gradient. Outputs have p.out columns.
-static void gradient_rows(const LinearParams& p, int64_t first, int64_t rows, float* to, uint16_t* to_bf16,
-                          float* sums) {
+static void gradient_rows(const LinearParams& p, Activation activation, int64_t first, int64_t rows,
+                          float* to, uint16_t* to_bf16, float* sums) {
   const auto row_of = [&]() {
-    switch (p.activation) {
+    switch (activation) {
       case Activation::kGelu:
         return gradient_row<Activation::kGelu>;
+      case Activation::kGeluRough:
+        return gradient_row<Activation::kGeluRough>;
       case Activation::kGeluTanh:
         return gradient_row<Activation::kGeluTanh>;
       case Activation::kRelu:

@@ -32,8 +32,8 @@ struct LinearKernel {
                  int64_t z_stride, float* y, int64_t y_stride);
   void (*finish_gated)(int64_t rows, int64_t columns, const float* gate_bias, const float* up_bias,
                        float* gate, float* up, int64_t z_stride, float* y, int64_t y_stride);
-  void (*gradient)(const LinearParams& p, int64_t first, int64_t rows, float* to, uint16_t* to_bf16,
-                   float* sums);
+  void (*gradient)(const LinearParams& p, Activation activation, int64_t first, int64_t rows, float* to,
+                   uint16_t* to_bf16, float* sums);
 };
 
 #define PI_TARGET_BODY "linear/linear_body.h"
@@ -48,6 +48,8 @@ const LinearKernel& kernel() {
 }
 
 bool is_medium(const LinearParams& p) { return p.precision == MatmulPrecision::kMedium; }
+
+Activation activation_of(const LinearParams& p) { return is_medium(p) ? rough(p.activation) : p.activation; }
 
 int64_t columns_of_y(const LinearParams& p) {
   return p.activation == Activation::kSwiglu ? p.out / 2 : p.out;
@@ -158,7 +160,7 @@ void fwd_columns(const LinearParams& p, const Multiply& multiply, const Block& b
   float* z = p.pre != nullptr ? p.pre + b.row * p.out + column : y;
   multiply(b, column, columns, z, p.out);
   if (p.bias == nullptr && p.activation == Activation::kNone) return;
-  kernel().finish(p.activation, b.rows, columns, from_column(p.bias, column), z, p.out, y, width);
+  kernel().finish(activation_of(p), b.rows, columns, from_column(p.bias, column), z, p.out, y, width);
 }
 
 // The scratch memory of the backward pass.
@@ -188,7 +190,7 @@ void make_gradients(const LinearParams& p, const BwdSpace& space) {
     const int64_t row = index * kRowBlock, rows = std::min(kRowBlock, p.rows - row);
     float* sums = space.sums != nullptr ? space.sums + index * p.out : nullptr;
     if (sums != nullptr) std::memset(sums, 0, sizeof(float) * p.out);
-    kernel().gradient(p, row, rows, space.dz, space.dz_bf16, sums);
+    kernel().gradient(p, activation_of(p), row, rows, space.dz, space.dz_bf16, sums);
   };
   run_tasks(p.threads, ceil_div(p.rows, kRowBlock), kNothing, task, kNothing);
 }

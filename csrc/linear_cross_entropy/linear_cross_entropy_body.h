@@ -156,47 +156,46 @@ static void binary_gradient(const LinearCrossEntropyParams& p, const ClassBlock&
   }
 }
 
-constexpr int64_t kRoundStep = 256;
-
-// Adds columns to `sums`.
-static void add_columns(const float* z, int64_t z_stride, int64_t rows, int64_t count, double* sums) {
-  constexpr int64_t kStep = 64;  // so many are added in float32
+// Adds a row to `sums`.
+static void add_row(const float* row, int64_t count, float* sums) {
   for (int64_t c = 0; c < count; c += kLanes) {
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, count - c));
-    for (int64_t first = 0; first < rows; first += kStep) {
-      Vec sum{};
-      for (int64_t r = first; r < std::min(rows, first + kStep); ++r) {
-        sum += load_partial_or_whole(z + r * z_stride + c, lanes);
-      }
-      for (int i = 0; i < lanes; ++i) sums[c + i] += sum[i];
-    }
+    store(sums + c, load(sums + c) + load_partial_or_whole(row + c, lanes));
+  }
+}
+
+// A row of floats to bfloat16 numbers, from where the floats start.
+static void round_in_place(float* row, int64_t count) {
+  // By way of a buffer: what is written never overtakes what is read.
+  constexpr int64_t kStep = 256;
+  alignas(64) uint16_t rounded[kStep];
+  for (int64_t c = 0; c < count; c += kStep) {
+    const int64_t step = std::min(kStep, count - c);
+    round_array_to_bf16(row + c, step, rounded);
+    std::memcpy(reinterpret_cast<char*>(row) + c * sizeof(uint16_t), rounded, step * sizeof(uint16_t));
   }
 }
 
 // Logits to gradients, in place, and their sums over rows added to `sums`, of the block. If `round`, each row
-// of gradients is then rounded, in place too: bfloat16 numbers from where its floats started.
+// of gradients is then rounded, in place too. A row stays in the first-level cache meanwhile.
 static void gradient_rows(const LinearCrossEntropyParams& p, const ClassBlock& block, int64_t row,
                           int64_t rows, double all_weights, float* z, int64_t z_stride, bool round,
                           double* sums) {
-  for (int64_t r = 0; r < rows; ++r) {
-    float* logits = z + r * z_stride;
-    if (p.kind == HeadLoss::kBinary) {
-      binary_gradient(p, block, row + r, logits);
-    } else {
-      logit_gradient(p, block, row + r, all_weights, logits);
+  constexpr int64_t kStep = 64;  // so many rows are added in float32
+  alignas(64) float part[kMostBlockClasses];
+  for (int64_t first = 0; first < rows; first += kStep) {
+    std::memset(part, 0, sizeof(float) * block.padded);
+    for (int64_t r = first; r < std::min(rows, first + kStep); ++r) {
+      float* logits = z + r * z_stride;
+      if (p.kind == HeadLoss::kBinary) {
+        binary_gradient(p, block, row + r, logits);
+      } else {
+        logit_gradient(p, block, row + r, all_weights, logits);
+      }
+      add_row(logits, block.count, part);
+      if (round) round_in_place(logits, block.count);
     }
-  }
-  add_columns(z, z_stride, rows, block.count, sums);
-  if (!round) return;
-  for (int64_t r = 0; r < rows; ++r) {
-    // By way of a buffer: what is written never overtakes what is read.
-    alignas(64) uint16_t rounded[kRoundStep];
-    float* logits = z + r * z_stride;
-    for (int64_t c = 0; c < block.count; c += kRoundStep) {
-      const int64_t count = std::min(kRoundStep, block.count - c);
-      round_array_to_bf16(logits + c, count, rounded);
-      std::memcpy(reinterpret_cast<char*>(logits) + c * sizeof(uint16_t), rounded, count * sizeof(uint16_t));
-    }
+    for (int64_t c = 0; c < block.count; ++c) sums[c] += part[c];
   }
 }
 

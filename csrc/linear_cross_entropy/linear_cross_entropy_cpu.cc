@@ -269,15 +269,14 @@ class Head {
     gemm(shape, hidden, weight, z);
   }
 
-  // grad_hidden (+)= G W, of these classes and features.
+  // `to`, of rows of the hidden size, (+)= G W, of these classes and features.
   template <class Element>
-  void multiply_hidden(int64_t row, int64_t rows, int64_t feature, int64_t features, int64_t classes,
-                       const Element* gradients, const Element* weight, int64_t weight_stride,
-                       bool accumulate) const {
+  void multiply_hidden(int64_t rows, int64_t features, int64_t classes, const Element* gradients,
+                       const Element* weight, int64_t weight_stride, bool accumulate, float* to) const {
     GemmShape shape{rows, features, classes, gradient_stride<Element>(), weight_stride, p_.hidden_size};
     shape.transpose_b = !weight_is_vd();
     shape.accumulate = accumulate;
-    gemm(shape, gradients, weight, p_.grad_hidden + row * p_.hidden_size + feature);
+    gemm(shape, gradients, weight, to);
   }
 
   // grad_weight (+)= G^T hidden, of these classes and features.
@@ -327,11 +326,12 @@ class Head {
     std::memset(bias_sums, 0, sizeof(double) * stride_);
     kernel().gradient(p_, block, first + row, rows, all_weights_, z, stride_, is_medium(p_), bias_sums);
     if (p_.grad_hidden == nullptr) return;
+    float* to = p_.grad_hidden + (first + row) * p_.hidden_size;
     if (is_medium(p_)) {
-      multiply_hidden(first + row, rows, 0, p_.hidden_size, p_.classes, rounded_gradients(z),
-                      space_.weight_bf16, stride, false);
+      multiply_hidden(rows, p_.hidden_size, p_.classes, rounded_gradients(z), space_.weight_bf16, stride,
+                      false, to);
     } else {
-      multiply_hidden(first + row, rows, 0, p_.hidden_size, p_.classes, z, p_.weight, stride, false);
+      multiply_hidden(rows, p_.hidden_size, p_.classes, z, p_.weight, stride, false, to);
     }
   }
 
@@ -366,7 +366,10 @@ class Head {
     const WeightPart part = weight_part(first, feature);
     const int64_t rows = weight_is_vd() ? classes : features, columns = weight_is_vd() ? features : classes;
     for (int64_t r = 0; r < rows; ++r) {
-      kernel().round(p_.weight + part.offset + r * part.stride, columns, to + r * columns);
+      const float* from = p_.weight + part.offset + r * part.stride;
+      // Rows are pages apart, which hardware does not see coming.
+      for (int64_t c = 0; r + 1 < rows && c < columns; c += 16) __builtin_prefetch(from + part.stride + c);
+      kernel().round(from, columns, to + r * columns);
     }
     return to;
   }
@@ -423,24 +426,41 @@ class Head {
     if (p_.grad_hidden != nullptr) hidden_by_features(first, rows);
   }
 
+  // Tasks are steps of features by ranges of classes, whose sums are added up in the end.
   void hidden_by_features(int64_t first, int64_t rows) const {
-    constexpr int64_t kStep = 128;
+    const int64_t steps = ceil_div(p_.hidden_size, kHiddenStep), size = p_.hidden_size;
+    const int64_t range = ceil_div(space_.class_blocks, space_.class_ranges) * kClassBlock;
+    float* grads = p_.grad_hidden + first * size;
     const auto task = [&](int64_t index, int thread) {
-      const int64_t d = index * kStep, features = std::min(kStep, p_.hidden_size - d);
-      if (!is_medium(p_)) {
-        const WeightPart part = weight_part(0, d);
-        multiply_hidden(first, rows, d, features, p_.classes, space_.logits, p_.weight + part.offset,
-                        part.stride, false);
-        return;
-      }
-      for (int64_t c = 0; c < p_.classes; c += kClassBlock) {
-        const int64_t count = std::min(kClassBlock, p_.classes - c);
-        const uint16_t* weight = rounded_weight(c, count, d, features, thread);
-        multiply_hidden(first, rows, d, features, count, rounded_gradients(space_.logits + c), weight,
-                        weight_is_vd() ? features : count, c > 0);
+      const int64_t part = index / steps, d = index % steps * kHiddenStep;
+      float* to = (part == 0 ? grads : space_.partial_hidden + (part - 1) * space_.rows * size) + d;
+      hidden_of_classes(rows, part * range, std::min(p_.classes, (part + 1) * range), d, thread, to);
+    };
+    run_tasks(p_.threads, space_.class_ranges * steps, kNothing, task, kNothing);
+    if (space_.class_ranges == 1) return;
+    const auto add = [&](int64_t row, int) {
+      for (int64_t part = 1; part < space_.class_ranges; ++part) {
+        const float* from = space_.partial_hidden + ((part - 1) * space_.rows + row) * size;
+        for (int64_t d = 0; d < size; ++d) grads[row * size + d] += from[d];
       }
     };
-    run_tasks(p_.threads, ceil_div(p_.hidden_size, kStep), kNothing, task, kNothing);
+    run_tasks(p_.threads, rows, kNothing, add, kNothing);
+  }
+
+  void hidden_of_classes(int64_t rows, int64_t begin, int64_t end, int64_t d, int thread, float* to) const {
+    const int64_t features = std::min(kHiddenStep, p_.hidden_size - d);
+    if (!is_medium(p_)) {
+      const WeightPart part = weight_part(begin, d);
+      multiply_hidden(rows, features, end - begin, space_.logits + begin, p_.weight + part.offset,
+                      part.stride, false, to);
+      return;
+    }
+    for (int64_t c = begin; c < end; c += kClassBlock) {
+      const int64_t count = std::min(kClassBlock, end - c);
+      const uint16_t* weight = rounded_weight(c, count, d, features, thread);
+      multiply_hidden(rows, features, count, rounded_gradients(space_.logits + c), weight,
+                      weight_is_vd() ? features : count, c > begin, to);
+    }
   }
 };
 

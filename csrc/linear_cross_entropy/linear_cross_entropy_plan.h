@@ -14,7 +14,11 @@ constexpr int64_t kFewClasses = 16;        // up to here a head is bound by memo
 constexpr int64_t kMostRowClasses = 2048;  // up to here the logits of a block of rows stay in the cache
 constexpr int64_t kRowBlock = 128;
 constexpr int64_t kClassBlock = 1024;
+constexpr int64_t kMostBlockClasses = kMostRowClasses > kClassBlock ? kMostRowClasses : kClassBlock;
 constexpr int64_t kFeatureBlock = 256;
+constexpr int64_t kHiddenStep = 192;  // features of a task of the gradient of hidden
+constexpr int64_t kRangeBlocks = 4;   // blocks of classes of such a task, at least
+constexpr int64_t kMostClassRanges = 8;
 constexpr int64_t kFewRowBlock = 16;   // of few classes: these rows of hidden stay in the first-level cache
 constexpr int64_t kFewRowGroup = 128;  // rows of a task, if there are not more than kFewGroups of them
 constexpr int64_t kFewGroups = 16;
@@ -98,6 +102,11 @@ struct HeadSpace {
     states = arena.take<RowState>(rows * (columns ? class_blocks : 1));
     logits = arena.take<float>(rows * classes);
     bias_sums = arena.take<double>(classes);
+    class_ranges = columns ? std::clamp<int64_t>(class_blocks / kRangeBlocks, 1, kMostClassRanges) : 1;
+    // Every range begins within the classes.
+    class_ranges = ceil_div(class_blocks, ceil_div(class_blocks, class_ranges));
+    if (p.grad_hidden != nullptr)
+      partial_hidden = arena.take<float>((class_ranges - 1) * rows * p.hidden_size);
     if (!columns) partial_bias = arena.take<double>(ceil_div(rows, kRowBlock) * classes);
     if (is_medium(p)) {
       hidden_bf16 = arena.take<uint16_t>(rows * p.hidden_size);
@@ -107,8 +116,9 @@ struct HeadSpace {
     bytes = arena.used();
   }
 
-  int64_t classes, features, rows, class_blocks, groups = 0, bytes;
+  int64_t classes, features, rows, class_blocks, class_ranges = 1, groups = 0, bytes;
   float *bias, *class_weight, *logits = nullptr, *weight = nullptr, *partial_weight = nullptr;
+  float* partial_hidden = nullptr;
   double *losses, *bias_sums = nullptr, *partial_bias = nullptr;
   RowState* states = nullptr;
   uint16_t *hidden_bf16 = nullptr, *weight_bf16 = nullptr;

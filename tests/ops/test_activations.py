@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.ops.fresh_process import INSTRUCTION_SETS, python_with_isa
+from tests.ops.linear_cases import ROUGH_SLOPE, ROUGH_VALUE
 
 NAMES = ("none", "gelu", "gelu_tanh", "relu", "silu")
 
@@ -21,8 +22,9 @@ call = ctypes.CDLL(str(extension.LIBRARY)).paddle_infra_activation
 pointer = np.ctypeslib.ndpointer("float32", flags="C")
 call.argtypes = [ctypes.c_int, pointer, pointer, pointer, ctypes.c_int64]
 x = np.load(sys.argv[1] + "/x.npy")
-results = np.zeros((5, 2, x.size), "float32")
-for i, (value, slope) in enumerate(results):
+numbers = list(map(int, sys.argv[2:])) or range(5)
+results = np.zeros((len(numbers), 2, x.size), "float32")
+for i, (value, slope) in zip(numbers, results):
     call(i, x, value, slope, x.size)
 np.save(sys.argv[1] + "/results.npy", results)
 """
@@ -70,6 +72,24 @@ def test_values_and_slopes(isa, tmp_path):
         # Tiny inputs: right in relation to the result, which an absolute bound would not notice.
         tiny = (np.abs(x) < 1e-3) & (np.abs(x) > 1e-37)
         assert (np.abs(value - true_value)[tiny] <= 2.5e-7 * np.abs(true_value)[tiny]).all(), name
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_rough_gelu(isa, tmp_path):
+    """What "medium" precision computes: much better than the rounding to bfloat16, 2e-3, that follows."""
+    x = np.concatenate([inputs(), np.array([np.nan, np.inf, -np.inf], "float32")])
+    np.save(tmp_path / "x.npy", x)
+    python_with_isa(isa, RUN, str(tmp_path), "6")
+    ((value, slope),) = np.load(tmp_path / "results.npy")
+    assert np.isnan([value[-3], slope[-3]]).all()
+    assert list(value[-2:]) == [np.inf, 0.0]
+    assert list(slope[-2:]) == [1.0, 0.0]
+    value, slope, x = value[:-3], slope[:-3], x[:-3]
+    true_value, true_slope = gold("gelu", x)
+    # Beyond -5 it is nearly 0, and so is the error.
+    allowed = ROUGH_VALUE * np.abs(true_value) + np.where(x < -5, 1e-6, 1e-37)
+    assert (np.abs(value - true_value) <= allowed).all()
+    assert np.abs(slope - true_slope).max() <= ROUGH_SLOPE
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)

@@ -10,7 +10,7 @@ import pytest
 
 from paddle_infra.ops import implementation, linear, pack_weight, set_matmul_precision
 from tests.ops.fresh_process import INSTRUCTION_SETS, python_with_isa
-from tests.ops.linear_rounding_cases import (
+from tests.ops.linear_cases import (
     ACTIVATIONS,
     PRECISIONS,
     Case,
@@ -296,6 +296,12 @@ def test_pack_weight_rounds_to_the_nearest_even():
     np.testing.assert_array_equal(found.view("uint32"), bfloat16(numbers).view("uint32"))
 
 
+def test_pack_weight_keeps_every_nan():
+    """Also one whose mark is among the bits that are cut off, which would be infinity without them."""
+    numbers = np.array([[0x7F800001, 0xFF800001, 0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF] * 7], "uint32").view("float32")
+    assert np.isnan(pack_weight(paddle.to_tensor(numbers)).astype("float32").numpy()).all()
+
+
 @EVERY_ACTIVATION
 @EVERY_PRECISION
 def test_a_nan_is_not_hidden(activation, precision):
@@ -385,7 +391,7 @@ def test_random_cases(first):
 TARGET = """
 import paddle_infra
 from paddle_infra._core import extension
-from tests.ops.linear_rounding_cases import cases_of_targets, check
+from tests.ops.linear_cases import cases_of_targets, check
 
 for case in cases_of_targets():
     check(case, factor=2.0)

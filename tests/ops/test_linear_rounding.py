@@ -298,7 +298,9 @@ def test_pack_weight_rounds_to_the_nearest_even():
 
 def test_pack_weight_keeps_every_nan():
     """Also one whose mark is among the bits that are cut off, which would be infinity without them."""
-    numbers = np.array([[0x7F800001, 0xFF800001, 0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF] * 7], "uint32").view("float32")
+    numbers = np.array([[0x7F800001, 0xFF800001, 0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF] * 7], "uint32").view(
+        "float32"
+    )
     assert np.isnan(pack_weight(paddle.to_tensor(numbers)).astype("float32").numpy()).all()
 
 

@@ -227,39 +227,63 @@ PI_INLINE void few_products(const LinearCrossEntropyParams& p, const float* hidd
   for (int c = 0; c < kClasses; ++c) z[c] = sum_of_lanes(sum[c]);
 }
 
+// Calls work(first class, a constant: how many) for groups of up to four classes, which registers hold.
+template <class Work>
+PI_INLINE void for_few_classes(int64_t classes, Work work) {
+  int64_t c = 0;
+  for (; c + 4 <= classes; c += 4) work(c, std::integral_constant<int, 4>());
+  if (classes - c == 3) work(c, std::integral_constant<int, 3>());
+  if (classes - c == 2) work(c, std::integral_constant<int, 2>());
+  if (classes - c == 1) work(c, std::integral_constant<int, 1>());
+}
+
 static void few_logits(const LinearCrossEntropyParams& p, int64_t row, int64_t rows, const float* weight,
                        int64_t stride, float* z, int64_t z_stride) {
   for (int64_t r = 0; r < rows; ++r) {
     const float* hidden = p.hidden + (row + r) * p.hidden_size;
     float* to = z + r * z_stride;
-    int64_t c = 0;
-    for (; c + 4 <= p.classes; c += 4) few_products<4>(p, hidden, weight + c * stride, stride, to + c);
-    for (; c < p.classes; ++c) few_products<1>(p, hidden, weight + c * stride, stride, to + c);
+    for_few_classes(p.classes, [&](int64_t c, auto count) {
+      few_products<count()>(p, hidden, weight + c * stride, stride, to + c);
+    });
+  }
+}
+
+// Both gradients of kClasses classes, of which the arrays start at the first one: every number of hidden is
+// read once.
+template <int kClasses>
+PI_INLINE void few_gradients_of(const LinearCrossEntropyParams& p, int64_t row, int64_t rows, bool is_first,
+                                const float* weight, int64_t stride, const float* grads, int64_t grad_stride,
+                                float* grad_weight) {
+  for (int64_t d = 0; d < p.hidden_size; d += kLanes) {
+    const int count = static_cast<int>(std::min<int64_t>(kLanes, p.hidden_size - d));
+    Vec of_class[kClasses], sum[kClasses] = {};
+    for (int c = 0; c < kClasses; ++c) of_class[c] = load(weight + c * stride + d);
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t at = (row + r) * p.hidden_size + d;
+      const Vec h = load_partial_or_whole(p.hidden + at, count);
+      Vec grad =
+          is_first || p.grad_hidden == nullptr ? Vec{} : load_partial_or_whole(p.grad_hidden + at, count);
+      for (int c = 0; c < kClasses; ++c) {
+        const Vec g = splat(grads[r * grad_stride + c]);
+        grad += g * of_class[c];
+        sum[c] += g * h;
+      }
+      if (p.grad_hidden != nullptr) store_partial_or_whole(p.grad_hidden + at, grad, count);
+    }
+    for (int c = 0; p.grad_weight != nullptr && c < kClasses; ++c) {
+      float* to = grad_weight + c * stride + d;
+      store(to, load(to) + sum[c]);
+    }
   }
 }
 
 // Adds to grad_weight [classes][padded features].
 static void few_gradients(const LinearCrossEntropyParams& p, int64_t row, int64_t rows, const float* weight,
                           int64_t stride, const float* grads, int64_t grad_stride, float* grad_weight) {
-  for (int64_t d = 0; d < p.hidden_size; d += kLanes) {
-    const int count = static_cast<int>(std::min<int64_t>(kLanes, p.hidden_size - d));
-    for (int64_t r = 0; p.grad_hidden != nullptr && r < rows; ++r) {
-      Vec sum{};
-      for (int64_t c = 0; c < p.classes; ++c) {
-        sum += splat(grads[r * grad_stride + c]) * load(weight + c * stride + d);
-      }
-      store_partial_or_whole(p.grad_hidden + (row + r) * p.hidden_size + d, sum, count);
-    }
-    for (int64_t c = 0; p.grad_weight != nullptr && c < p.classes; ++c) {
-      Vec sum{};
-      for (int64_t r = 0; r < rows; ++r) {
-        const Vec h = load_partial_or_whole(p.hidden + (row + r) * p.hidden_size + d, count);
-        sum += splat(grads[r * grad_stride + c]) * h;
-      }
-      float* to = grad_weight + c * stride + d;
-      store(to, load(to) + sum);
-    }
-  }
+  for_few_classes(p.classes, [&](int64_t c, auto count) {
+    few_gradients_of<count()>(p, row, rows, c == 0, weight + c * stride, stride, grads + c, grad_stride,
+                              grad_weight + c * stride);
+  });
 }
 
 static const HeadKernel kKernel{fold_rows, gradient_rows, few_logits, few_gradients, round_array_to_bf16};

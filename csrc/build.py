@@ -18,6 +18,7 @@ import argparse
 import fcntl
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -243,6 +244,12 @@ def find_sources(cuda: bool, with_operators: bool = True) -> list[Path]:
     return sorted(sources) + (sorted(CSRC.rglob("*.cu")) if cuda else [])
 
 
+def macros_of(source: str) -> list[dict[str, str | int]]:
+    """Return the macros of every instance of a source that csrc/instances.json lists; of others one, empty."""
+    lists = json.loads((CSRC / "instances.json").read_text(encoding="utf-8")).get(source, {})
+    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+
+
 def _quote(path: str | Path) -> str:
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
@@ -252,7 +259,7 @@ def _command(flags: Sequence[str]) -> str:
 
 
 def _compile_rule(name: str, compiler: str, flags: Sequence[str]) -> str:
-    command = f"{_command([compiler])} -MD -MF $out.d {_command(flags)} -c $in -o $out"
+    command = f"{_command([compiler])} -MD -MF $out.d {_command(flags)} $macros -c $in -o $out"
     return (
         f"rule {name}\n  command = {command}\n  depfile = $out.d\n  deps = gcc\n  description = compile $in"
     )
@@ -270,9 +277,14 @@ def ninja_text(toolchain: Toolchain, sources: Sequence[Path], library: str = LIB
         lines.append(_compile_rule("nvcc", toolchain.nvcc, [*toolchain.nvcc_flags, *toolchain.includes]))
     objects = []
     for source in sources:
-        objects.append(_quote(source.relative_to(CSRC).as_posix() + ".o"))
+        name = source.relative_to(CSRC).as_posix()
         rule = "nvcc" if source.suffix == ".cu" else "cxx"
-        lines.append(f"build {objects[-1]}: {rule} {_quote(source)}")
+        for macros in macros_of(name):
+            suffix = "".join(f"-{value}" for value in macros.values())
+            objects.append(_quote(f"{name}{suffix}.o"))
+            lines.append(f"build {objects[-1]}: {rule} {_quote(source)}")
+            defines = " ".join(f"-D{key}={value}" for key, value in macros.items())
+            lines += [f"  macros = {defines}"] if defines else []
     lines.append(f"build {library}: link {' '.join(objects)}\ndefault {library}\n")
     return "\n".join(lines)
 

@@ -8,11 +8,17 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define PI_HOST_DEVICE __host__ __device__
+#else
+#define PI_HOST_DEVICE
+#endif
+
 namespace paddle_infra {
 
 constexpr uint32_t kGroupStep = 0x9E3779B9u, kRowStep = 0x85EBCA6Bu, kColumnStep = 0x9E3779B9u;
 
-inline uint32_t dropout_mix(uint32_t x) {
+PI_HOST_DEVICE inline uint32_t dropout_mix(uint32_t x) {
   x ^= x >> 16;
   x *= 0x7FEB352Du;
   x ^= x >> 15;
@@ -21,18 +27,18 @@ inline uint32_t dropout_mix(uint32_t x) {
   return x;
 }
 
-inline uint32_t dropout_group_key(int64_t seed, int64_t group) {
+PI_HOST_DEVICE inline uint32_t dropout_group_key(int64_t seed, int64_t group) {
   const auto low = static_cast<uint32_t>(seed);
   const auto high = static_cast<uint32_t>(static_cast<uint64_t>(seed) >> 32);
   return dropout_mix(dropout_mix(low + kGroupStep * static_cast<uint32_t>(group)) ^ high);
 }
 
-inline uint32_t dropout_row_key(uint32_t group_key, int64_t row) {
+PI_HOST_DEVICE inline uint32_t dropout_row_key(uint32_t group_key, int64_t row) {
   return dropout_mix(group_key + kRowStep * static_cast<uint32_t>(row));
 }
 
 // The number of column j is dropout_mix(row_key + kColumnStep * j). It is dropped if that is below this.
-inline uint32_t dropout_threshold(float probability) {
+PI_HOST_DEVICE inline uint32_t dropout_threshold(float probability) {
   return static_cast<uint32_t>(static_cast<double>(probability) * 4294967296.0);
 }
 

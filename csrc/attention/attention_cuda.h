@@ -1,0 +1,16 @@
+// C entry points of attention on GPUs. Every pointer of the parameters is to device memory, workspace
+// included; calls queue work on `stream` (a cudaStream_t), and return null or what is wrong. In the library
+// only if it was compiled with CUDA.
+#pragma once
+
+#include "attention/attention.h"
+
+namespace paddle_infra {
+
+constexpr int64_t kMostCudaHeadDim = 128;
+
+}  // namespace paddle_infra
+
+// Writes o, stats and lse.
+PADDLE_INFRA_EXPORT const char* paddle_infra_attention_cuda_fwd(const paddle_infra::AttentionParams* params,
+                                                                void* stream);

@@ -1,0 +1,117 @@
+// What the emulator tells ThreadSanitizer and AddressSanitizer, and nothing where they are off.
+//
+// ThreadSanitizer then sees every CUDA thread as one of its fibers, ordered by barriers only: a missing one
+// is a data race. AddressSanitizer must know that stacks are switched.
+#pragma once
+
+#include <cstddef>
+
+#if defined(__SANITIZE_THREAD__)
+extern "C" {
+void* __tsan_get_current_fiber(void);
+void* __tsan_create_fiber(unsigned flags);
+void __tsan_destroy_fiber(void* fiber);
+void __tsan_switch_to_fiber(void* fiber, unsigned flags);
+void __tsan_acquire(void* address);
+void __tsan_release(void* address);
+void __tsan_write_range(void* address, unsigned long size);
+void __tsan_read_range(void* address, unsigned long size);
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
+#define PI_SIMT_NO_TSAN __attribute__((no_sanitize("thread"), noinline))
+#else
+#define PI_SIMT_NO_TSAN
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace paddle_infra::simt {
+
+#if defined(__SANITIZE_THREAD__)
+
+// The emulator's own bookkeeping is not part of the program under test.
+class Quiet {
+ public:
+  PI_SIMT_NO_TSAN Quiet() {
+    AnnotateIgnoreReadsBegin(__FILE__, 0);
+    AnnotateIgnoreWritesBegin(__FILE__, 0);
+  }
+  PI_SIMT_NO_TSAN ~Quiet() {
+    AnnotateIgnoreWritesEnd(__FILE__, 0);
+    AnnotateIgnoreReadsEnd(__FILE__, 0);
+  }
+  Quiet(const Quiet&) = delete;
+  Quiet& operator=(const Quiet&) = delete;
+};
+
+// What hardware does on behalf of the running thread.
+inline void note_write(void* p, size_t size) { __tsan_write_range(p, size); }
+inline void note_read(const void* p, size_t size) { __tsan_read_range(const_cast<void*>(p), size); }
+inline void note_release(void* p) { __tsan_release(p); }
+inline void note_acquire(void* p) { __tsan_acquire(p); }
+
+class TsanFiber {
+ public:
+  void create() { fiber_ = __tsan_create_fiber(0); }
+  void take_current() { fiber_ = __tsan_get_current_fiber(); }
+  void destroy() { __tsan_destroy_fiber(fiber_); }
+  void enter() const { __tsan_switch_to_fiber(fiber_, 1); }  // 1: a switch orders nothing
+  void* key() const { return fiber_; }
+
+ private:
+  void* fiber_ = nullptr;
+};
+
+#else
+
+class Quiet {
+ public:
+  Quiet() {}
+  ~Quiet() {}
+};
+inline void note_write(void*, size_t) {}
+inline void note_read(const void*, size_t) {}
+inline void note_release(void*) {}
+inline void note_acquire(void*) {}
+
+class TsanFiber {
+ public:
+  void create() {}
+  void take_current() {}
+  void destroy() {}
+  void enter() const {}
+  void* key() const { return nullptr; }
+};
+
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
+
+// Around every switch of stacks: start() before it, finish() after it, on the other stack.
+struct AsanSwitch {
+  static void start(void** fake, const void* stack, size_t size) {
+    __sanitizer_start_switch_fiber(fake, stack, size);
+  }
+  static void finish(void* fake, const void** from, size_t* size) {
+    __sanitizer_finish_switch_fiber(fake, from, size);
+  }
+  static void reuse(void* stack, size_t size) { __asan_unpoison_memory_region(stack, size); }
+};
+
+#else
+
+struct AsanSwitch {
+  static void start(void**, const void*, size_t) {}
+  static void finish(void*, const void**, size_t*) {}
+  static void reuse(void*, size_t) {}
+};
+
+#endif
+
+}  // namespace paddle_infra::simt

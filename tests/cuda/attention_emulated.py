@@ -1,0 +1,133 @@
+"""Attention's CUDA kernels in the emulator: cases as they are for the CPU, and the comparison with float64."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from paddle_infra._core.tolerances import largest_error
+from tests.cuda.emulator import Emulator, aligned_copy, from_bits, to_bits, unwritten
+from tests.ops.attention_gold import Case, bfloat16, gold
+
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+#: Kernels round other, equally good factors: weights before the division by their sum.
+FACTOR = 2.0
+I64, F32, POINTER = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+
+
+class Strides(ctypes.Structure):
+    """AttentionStrides."""
+
+    _fields_ = (("batch", I64), ("sequence", I64), ("head", I64))
+
+
+class Params(ctypes.Structure):
+    """AttentionParams of csrc/attention/attention.h."""
+
+    _fields_ = (
+        ("dtype", ctypes.c_int),
+        *((name, POINTER) for name in ("q", "k", "v")),
+        *((name, Strides) for name in ("q_stride", "k_stride", "v_stride")),
+        *((name, I64) for name in ("batch", "seq_q", "seq_k", "heads", "kv_heads", "head_dim")),
+        *((name, POINTER) for name in ("cu_seqlens_q", "cu_seqlens_k", "q_lengths", "kv_lengths")),
+        *((name, I64) for name in ("window_left", "window_right")),
+        ("align_to_lengths", ctypes.c_bool),
+        ("bias", POINTER),
+        ("bias_stride", I64 * 4),
+        ("bias_is_mask", ctypes.c_bool),
+        ("alibi_slopes", POINTER),
+        ("alibi_stride", I64 * 2),
+        *((name, F32) for name in ("scale", "softcap", "dropout_p")),
+        ("seed", POINTER),
+        *((name, ctypes.c_int) for name in ("precision", "threads")),
+        *((name, POINTER) for name in ("workspace", "o", "stats", "lse")),
+        ("lse_stride", I64 * 2),
+        *((name, POINTER) for name in ("grad_o", "grad_lse", "grad_q", "grad_k", "grad_v", "grad_bias")),
+        ("grad_bias_stride", I64 * 4),
+    )
+
+
+class EmulatedAttention:
+    """Runs cases of tests/ops/attention_cases.py on emulated kernels."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+        library = emulator.library
+        for name in ("fwd", "bwd"):
+            function = getattr(library, f"paddle_infra_attention_cuda_{name}", None)
+            if function is not None:
+                function.argtypes, function.restype = [ctypes.POINTER(Params), POINTER], ctypes.c_char_p
+
+    def run(self, case: Case, seed: int = 0, align_to_lengths: bool = False) -> dict[str, np.ndarray]:
+        """Return out and lse."""
+        p, arrays = make_params(case, seed, align_to_lengths)
+        self.emulator.announce(*arrays.values())
+        error = self.emulator.library.paddle_infra_attention_cuda_fwd(ctypes.byref(p), None)
+        self.emulator.forget()
+        assert error is None, error
+        return {"out": from_bits(arrays["o"], case.dtype), "lse": arrays["lse"], "stats": arrays["stats"]}
+
+
+def make_params(
+    case: Case, seed: int, align_to_lengths: bool = False
+) -> tuple[Params, dict[str, np.ndarray]]:
+    """Return the parameters, and the arrays that they point to; keys that do not exist are NaN."""
+    o = case.options
+    batch, seq_q, heads, dim = case.query.shape
+    seq_k, kv_heads = case.key.shape[1:3]
+    a: dict[str, Any] = {name: to_bits(getattr(case, long), case.dtype)
+                         for name, long in (("q", "query"), ("k", "key"), ("v", "value"))}  # fmt: skip
+    if case.kv_lengths is not None:
+        for b, length in enumerate(case.kv_lengths):
+            a["k"][b, length:] = a["v"][b, length:] = 0xFFFF
+    a |= {"o": unwritten(case.query.shape, "uint16"), "lse": unwritten((batch, heads, seq_q), "float32"),
+          "stats": unwritten((batch, heads, seq_q, 2), "float32"),
+          "seed": aligned_copy(np.array([seed], "int64"))}  # fmt: skip
+    for name in ("kv_lengths", "q_lengths"):
+        if getattr(case, name) is not None:
+            a[name] = aligned_copy(getattr(case, name).astype("int32"))
+    left, right = o.get("window") or (None, None)
+    if o.get("causal", False):
+        right = 0 if right is None else min(right, 0)
+    scale = o.get("scale")
+    p = Params(dtype=DTYPES[case.dtype], batch=batch, seq_q=seq_q, seq_k=seq_k, heads=heads, kv_heads=kv_heads,
+               head_dim=dim, window_left=-1 if left is None else left, window_right=-1 if right is None else right,
+               scale=dim**-0.5 if scale is None else scale, softcap=o.get("softcap", 0.0),
+               dropout_p=o.get("dropout_p", 0.0), align_to_lengths=align_to_lengths, threads=1)  # fmt: skip
+    p.q_stride = Strides(seq_q * heads * dim, heads * dim, dim)
+    p.k_stride = p.v_stride = Strides(seq_k * kv_heads * dim, kv_heads * dim, dim)
+    p.lse_stride = (I64 * 2)(heads * seq_q, seq_q)
+    if case.bias is not None:
+        shape = (1,) * (4 - case.bias.ndim) + case.bias.shape
+        strides = [0 if size == 1 else int(np.prod(shape[axis + 1 :])) for axis, size in enumerate(shape)]
+        a["bias"] = aligned_copy(case.bias.astype("uint8") if case.bias.dtype == bool else case.bias)
+        p.bias_stride, p.bias_is_mask = (I64 * 4)(*strides), case.bias.dtype == bool
+        p.grad_bias_stride = (I64 * 4)(*strides)
+    if case.alibi_slopes is not None:
+        a["alibi_slopes"] = aligned_copy(case.alibi_slopes)
+        p.alibi_stride = (I64 * 2)(heads if case.alibi_slopes.ndim == 2 else 0, 1)
+    for name, array in a.items():
+        setattr(p, name, array.ctypes.data)
+    return p, a
+
+
+def check_forward(
+    kernels: EmulatedAttention, case: Case, seed: int = 0, align_to_lengths: bool = False
+) -> None:
+    """Assert that the result is as exact as the definition with factors and result rounded to the format."""
+    found = kernels.run(case, seed, align_to_lengths)
+    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
+    true = gold(case, seed=seed, align_to_lengths=align_to_lengths)
+    rounded = gold(case, seed=seed, align_to_lengths=align_to_lengths, rounding=rounding)
+    for name in ("out", "lse"):
+        truth = true.results[name]
+        is_empty = np.isneginf(truth)
+        assert np.array_equal(np.isneginf(found[name]), is_empty), name
+        own = 2.0**-22 if name == "lse" else ROUNDING[case.dtype]
+        budget = FACTOR * largest_error(rounded.results[name][~is_empty], truth[~is_empty])
+        budget += own * true.magnitudes[name]
+        error = largest_error(found[name][~is_empty], truth[~is_empty])
+        assert error <= budget, f"{name}: error {error:.3g}, allowed {budget:.3g}"

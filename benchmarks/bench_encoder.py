@@ -104,9 +104,10 @@ def time_rows(case: Case, threads: int, rounds: list[dict[str, float]]) -> list[
 
 def rows_as_installed(case: Case, task: dict[str, Any]) -> list[dict[str, Any]]:
     """Paddle as users find it, without ``tune_cpu``, which holds for a whole process: so in one of its own."""
-    task = {**task, "task": "time", "names": [*encoder.OURS, "paddle"], "is_tuned": False}
+    task = {**task, "task": "time", "names": [*encoder.OURS, *encoder.PADDLE], "is_tuned": False}
     rows = time_rows(case, task["threads"], run_worker(WORKER, [json.dumps(task)], task["threads"]))
-    return [{**row, "contestant": AS_INSTALLED} for row in rows if row["contestant"] == "paddle"]
+    renamed = {"paddle": AS_INSTALLED, "paddle-no-stride": f"{AS_INSTALLED}-no-stride"}
+    return [{**row, "contestant": renamed[row["contestant"]]} for row in rows if row["contestant"] in renamed]
 
 
 def export(model: str, folder: Path) -> str:
@@ -144,7 +145,7 @@ def run(arguments: argparse.Namespace) -> None:
                         for row in rows:
                             memory = {**task, "task": "memory", "names": [row["contestant"]]}
                             is_first = not row["base"] or row["base"] == base_of(row["contestant"])
-                            if is_first and row["contestant"] != AS_INSTALLED:
+                            if is_first and not row["contestant"].startswith(AS_INSTALLED):
                                 row["peak_mb"] = 1e-6 * run_worker(WORKER, [json.dumps(memory)], threads)
                     report(case, rows)
                     if not arguments.no_record:

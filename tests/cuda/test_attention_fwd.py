@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from tests.cuda.attention_emulated import check_forward
-from tests.ops.attention_cases import everything, make_case
-from tests.ops.attention_fuzz import random_case
 from tests.ops.attention_gold import bfloat16
+from tests.ops.attention_inputs import everything, make_case, random_case
 
 FORMATS = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 DIMS = pytest.mark.parametrize("head_dim", [32, 64, 96, 128])

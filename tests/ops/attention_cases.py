@@ -12,6 +12,7 @@ from paddle_infra._core.tolerances import error_budget, largest_error
 from paddle_infra.ops import attention_with_lse, set_matmul_precision
 from paddle_infra.ops._dropout import draw_seed
 from tests.ops.attention_gold import Case, bfloat16, gold
+from tests.ops.attention_inputs import everything, make_case
 
 PRECISIONS = ("highest", "medium")
 #: Where all is cancelled (one visible key has no gradient) or results are few, the plain implementation may be exact by
@@ -22,55 +23,6 @@ ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 #: equally good factors, such as weights before the division by their sum. Where roundings are so few that this is a
 #: matter of luck, half of one more.
 MEDIUM_FACTOR, MEDIUM_ROUNDING = 2.0, 2.0**-9
-
-
-def make_case(
-    batch: int,
-    seq_q: int,
-    seq_k: int,
-    heads: int = 2,
-    kv_heads: int | None = None,
-    head_dim: int = 8,
-    *,
-    seed: int = 0,
-    logits: float = 1.0,
-    bias: Sequence[int] | None = None,
-    mask: Sequence[int] | None = None,
-    kv_lengths: Sequence[int] | None = None,
-    q_lengths: Sequence[int] | None = None,
-    alibi: Sequence[int] | None = None,
-    dtype: str = "float32",
-    **options: Any,
-) -> Case:
-    """Random inputs whose products have a standard deviation of ``logits``; shapes of bias, mask and slopes."""
-    rng = np.random.default_rng(seed)
-    kv_heads = heads if kv_heads is None else kv_heads
-    q_shape, k_shape = (batch, seq_q, heads, head_dim), (batch, seq_k, kv_heads, head_dim)
-
-    def normal(*shape: int) -> np.ndarray:
-        x = rng.standard_normal(shape).astype("float32")
-        return bfloat16(x).astype("float32") if dtype == "bfloat16" else x.astype(dtype).astype("float32")
-
-    case = Case(
-        query=normal(*q_shape) * np.float32(logits),
-        key=normal(*k_shape),
-        value=normal(*k_shape),
-        grad_out=normal(*q_shape),
-        grad_lse=rng.standard_normal((batch, heads, seq_q)).astype("float32"),
-        options=options,
-        dtype=dtype,
-    )
-    if bias is not None:
-        case.bias = rng.standard_normal(tuple(bias)).astype("float32")
-    if mask is not None:
-        case.bias = rng.random(tuple(mask)) < 0.7
-    if kv_lengths is not None:
-        case.kv_lengths = np.array(kv_lengths, "int32")
-    if q_lengths is not None:
-        case.q_lengths = np.array(q_lengths, "int64")
-    if alibi is not None:
-        case.alibi_slopes = rng.uniform(0.0, 0.5, tuple(alibi)).astype("float32")
-    return case
 
 
 def tensors_of(case: Case) -> tuple[dict[str, paddle.Tensor], dict[str, Any]]:
@@ -135,25 +87,6 @@ def check(case: Case, precisions: Sequence[str] = PRECISIONS, seed: int = 0) -> 
                 budget += MEDIUM_FACTOR * largest_error(rounded.results[name][~is_empty], kept)
             error = largest_error(fused[name][~is_empty], kept)
             assert error <= budget, f"{name}, {precision}: error {error:.3g}, allowed {budget:.3g}"
-
-
-#: Every option non-default at once, for 2 batch entries, 4 heads on 2, 37 queries and 71 keys.
-EVERYTHING = {
-    "bias": (2, 1, 37, 71),
-    "kv_lengths": (71, 40),
-    "q_lengths": (30, 37),
-    "alibi": (2, 4),
-    "causal": True,
-    "window": (33, 5),
-    "softcap": 2.5,
-    "scale": -0.6,
-    "dropout_p": 0.3,
-}
-
-
-def everything(seed: int = 0, **options: Any) -> Case:
-    """One case with everything non-default, and tails everywhere."""
-    return make_case(2, 37, 71, 4, 2, 24, seed=seed, **{**EVERYTHING, **options})
 
 
 def cases_of_targets() -> list[Case]:

@@ -55,19 +55,27 @@ class EmulatedAttention:
 
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator
-        library = emulator.library
+        self.declare(emulator.library)
+
+    @staticmethod
+    def declare(library: ctypes.CDLL) -> None:
+        """Tell ctypes what the entry points take."""
         for name in ("fwd", "bwd"):
             function = getattr(library, f"paddle_infra_attention_cuda_{name}", None)
             if function is not None:
                 function.argtypes, function.restype = [ctypes.POINTER(Params), POINTER], ctypes.c_char_p
 
-    def run(self, case: Case, seed: int = 0, align_to_lengths: bool = False) -> dict[str, np.ndarray]:
-        """Return out and lse."""
-        p, arrays = make_params(case, seed, align_to_lengths)
+    def call(self, name: str, p: Params, arrays: dict[str, np.ndarray]) -> None:
+        """Call an entry point, whose kernels may use these arrays only."""
         self.emulator.announce(*arrays.values())
-        error = self.emulator.library.paddle_infra_attention_cuda_fwd(ctypes.byref(p), None)
+        error = getattr(self.emulator.library, name)(ctypes.byref(p), None)
         self.emulator.forget()
         assert error is None, error
+
+    def run(self, case: Case, seed: int = 0, align_to_lengths: bool = False) -> dict[str, np.ndarray]:
+        """Return out, lse and statistics."""
+        p, arrays = make_params(case, seed, align_to_lengths)
+        self.call("paddle_infra_attention_cuda_fwd", p, arrays)
         return {"out": from_bits(arrays["o"], case.dtype), "lse": arrays["lse"], "stats": arrays["stats"]}
 
 

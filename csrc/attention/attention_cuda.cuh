@@ -74,10 +74,9 @@ PI_DEVICE IntRange seeing_queries(const AttentionParams& p, const CudaSequence& 
   return queries;
 }
 
-PI_DEVICE bool is_visible(const AttentionParams& p, const CudaSequence& s, int query, int key) {
-  const int ahead = key - query - s.offset;
-  return key < s.keys && (p.window_right < 0 || ahead <= p.window_right) &&
-         (p.window_left < 0 || -ahead <= p.window_left);
+// The keys that one query sees; none if the query does not exist.
+PI_DEVICE IntRange keys_of(const AttentionParams& p, const CudaSequence& s, int query) {
+  return query < s.q_valid ? visible_keys(p, s, {query, query + 1}) : IntRange{0, 0};
 }
 
 // Whether every one of these queries sees every one of these keys, all of which have to exist for that.
@@ -176,7 +175,8 @@ struct TileSource {
 template <int kDim, int kRows, int kThreads>
 PI_DEVICE void load_tile(const TileSource& from, int first, uint16_t* tile) {
   constexpr int kChunks = kDim / 8;
-  for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kThreads) {
+  PI_NO_UNROLL  // addresses of several copies at once would cost registers
+      for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kThreads) {
     const int row = i / kChunks, chunk = i % kChunks;
     uint16_t* to = tile + swizzled<kDim>(row, chunk);
     const bool exists = first + row < from.rows;

@@ -87,7 +87,8 @@ def test_results_do_not_depend_on_the_order_of_threads(attention):
 @DIMS
 def test_counts_are_those_of_theory(attention, dtype, head_dim):
     """Products: 4096 operations each. No bank conflicts; reads of whole sectors, each tile once per block."""
-    seq, heads, tile = 256, 2, 64
+    seq, heads, keys = 256, 2, 64
+    queries = 128 if head_dim <= 64 else 64  # of a block
     emulator = attention.emulator
     emulator.configure(0)
     for causal in (False, True):
@@ -95,10 +96,11 @@ def test_counts_are_those_of_theory(attention, dtype, head_dim):
         emulator.take_counters()
         attention.run(case)
         count = emulator.take_counters()
-        tiles = sum(block + 1 if causal else seq // tile for block in range(seq // tile)) * heads
-        assert count["mma"] * 4096 == tiles * 4 * tile * tile * head_dim
+        blocks = range(queries, seq + 1, queries)  # where each ends
+        steps = sum(end // keys if causal else seq // keys for end in blocks) * heads
+        assert count["mma"] * 4096 == steps * 4 * queries * keys * head_dim
         assert count["shared_wavefronts"] == count["shared_ideal"]
-        assert count["global_read_bytes"] == 2 * head_dim * (heads * seq + 2 * tiles * tile)
+        assert count["global_read_bytes"] == 2 * head_dim * (heads * seq + 2 * steps * keys)
         assert count["global_read_sectors"] == count["global_read_ideal"]
         statistics = 3 * 4 * heads * seq
         assert count["global_write_bytes"] == 2 * heads * seq * head_dim + statistics

@@ -2,8 +2,8 @@
 
     make bench-gpu
 
-Needs a GPU, PyTorch with CUDA, and the library that ``make cuda`` builds. Contestants take turns; times are the GPU
-itself says them (CUDA events); a figure is a median. Rows are appended to ``benchmarks/data/gpu_attention.csv``; ``report_gpu.py`` puts
+Needs a GPU, PyTorch with CUDA, and the library that ``make cuda`` builds. Contestants take turns; the GPU's own events
+time them; a figure is a median. Rows are appended to ``benchmarks/data/gpu_attention.csv``; ``report_gpu.py`` puts
 predictions beside them.
 """
 

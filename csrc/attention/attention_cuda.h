@@ -14,3 +14,9 @@ constexpr int64_t kMostCudaHeadDim = 128;
 // Writes o, stats and lse.
 PADDLE_INFRA_EXPORT const char* paddle_infra_attention_cuda_fwd(const paddle_infra::AttentionParams* params,
                                                                 void* stream);
+
+// Reads o and stats; writes grad_q, grad_k, grad_v and, if wanted, grad_bias: every element, zeros included.
+PADDLE_INFRA_EXPORT int64_t
+paddle_infra_attention_cuda_bwd_workspace(const paddle_infra::AttentionParams* params);
+PADDLE_INFRA_EXPORT const char* paddle_infra_attention_cuda_bwd(const paddle_infra::AttentionParams* params,
+                                                                void* stream);

@@ -6,15 +6,20 @@
 
 #include <cmath>
 
+#include "attention/attention_cuda.h"
+
 namespace {
 
 using paddle::DataType;
+using paddle_infra::allocate_workspace;
 using paddle_infra::AttentionAttributes;
 using paddle_infra::AttentionInputs;
 using paddle_infra::AttentionParams;
 using paddle_infra::AttentionRowStats;
+using paddle_infra::full_of;
 using paddle_infra::OptionalTensor;
 using paddle_infra::pointer_or_null;
+using paddle_infra::require_launched;
 using paddle_infra::Shape;
 using paddle_infra::Tensor;
 
@@ -28,26 +33,45 @@ const char* name_of(const AttentionInputs& in) {
   return in.cu_seqlens_q != nullptr ? "attention_varlen" : "attention";
 }
 
+// Where the tensors are. Workspace on a GPU is freed when this returns, while kernels may still run: Paddle
+// hands it out again on the same stream only, behind them.
+void run_forward([[maybe_unused]] const char* name, const Tensor& q, AttentionParams* p) {
+#ifdef PADDLE_WITH_CUDA
+  if (q.is_gpu()) return require_launched(name, paddle_infra_attention_cuda_fwd(p, q.stream()));
+#endif
+  const Tensor workspace = allocate_workspace(paddle_infra_attention_cpu_fwd_workspace(p), p, q.place());
+  paddle_infra_attention_cpu_fwd(p);
+}
+
+void run_backward([[maybe_unused]] const char* name, const Tensor& q, AttentionParams* p) {
+#ifdef PADDLE_WITH_CUDA
+  if (q.is_gpu()) {
+    const Tensor workspace = allocate_workspace(paddle_infra_attention_cuda_bwd_workspace(p), p, q.place());
+    return require_launched(name, paddle_infra_attention_cuda_bwd(p, q.stream()));
+  }
+#endif
+  const Tensor workspace = allocate_workspace(paddle_infra_attention_cpu_bwd_workspace(p), p, q.place());
+  paddle_infra_attention_cpu_bwd(p);
+}
+
 std::vector<Tensor> forward(const AttentionInputs& in, const AttentionAttributes& attributes) {
   const char* name = name_of(in);
   AttentionParams p = paddle_infra::make_params(name, in, attributes);
   const Shape q = in.q->shape();
   const auto place = in.q->place();
-  Tensor out = paddle::empty(q, in.q->dtype(), place);
-  Tensor lse = paddle::empty(paddle_infra::lse_shape(q), DataType::FLOAT32, place);
-  Tensor stats = paddle::empty(stats_shape(q), DataType::FLOAT32, place);
+  const Shape of_lse = paddle_infra::lse_shape(q);
   if (paddle_infra::is_empty(in)) {
-    paddle_infra::fill_zero(&out);
-    paddle_infra::fill_zero(&stats);
-    std::fill_n(lse.data<float>(), lse.numel(), -INFINITY);
-    return {out, lse, stats};
+    return {full_of(0.0f, q, in.q->dtype(), place), full_of(-INFINITY, of_lse, DataType::FLOAT32, place),
+            full_of(0.0f, stats_shape(q), DataType::FLOAT32, place)};
   }
+  Tensor out = paddle::empty(q, in.q->dtype(), place);
+  Tensor lse = paddle::empty(of_lse, DataType::FLOAT32, place);
+  Tensor stats = paddle::empty(stats_shape(q), DataType::FLOAT32, place);
   p.o = out.data();
   p.stats = reinterpret_cast<AttentionRowStats*>(stats.data<float>());
   p.lse = lse.data<float>();
   paddle_infra::set_lse_strides(lse.shape(), &p);
-  const Tensor workspace = paddle_infra::allocate_workspace(paddle_infra_attention_cpu_fwd_workspace(&p), &p);
-  paddle_infra_attention_cpu_fwd(&p);
+  run_forward(name, *in.q, &p);
   return {out, lse, stats};
 }
 
@@ -56,15 +80,15 @@ void set_upstream(const char* name, const AttentionInputs& in, const Tensor& gra
                   Tensor* zeros, AttentionParams* p) {
   const Shape lse = paddle_infra::lse_shape(in.q->shape());
   if (grad_out.initialized()) {
-    paddle_infra::require_like(name, "gradient of out", grad_out, in.q->dtype(), in.q->shape());
+    paddle_infra::require_like(name, "gradient of out", grad_out, in.q->dtype(), in.q->shape(),
+                               in.q->place());
     p->grad_o = grad_out.data();
   } else {
-    *zeros = paddle::empty(in.q->shape(), in.q->dtype(), in.q->place());
-    paddle_infra::fill_zero(zeros);
+    *zeros = full_of(0.0f, in.q->shape(), in.q->dtype(), in.q->place());
     p->grad_o = zeros->data();
   }
   if (grad_lse.initialized()) {
-    paddle_infra::require_like(name, "gradient of lse", grad_lse, DataType::FLOAT32, lse);
+    paddle_infra::require_like(name, "gradient of lse", grad_lse, DataType::FLOAT32, lse, in.q->place());
     p->grad_lse = grad_lse.data<float>();
   }
   paddle_infra::set_lse_strides(lse, p);
@@ -76,17 +100,16 @@ std::vector<Tensor> backward(const AttentionInputs& in, bool with_grad_bias, con
   const char* name = name_of(in);
   AttentionParams p = paddle_infra::make_params(name, in, attributes);
   std::vector<Tensor> gradients;
+  const bool is_empty = paddle_infra::is_empty(in);
   for (const Tensor* input : {in.q, in.k, in.v, with_grad_bias ? in.bias : nullptr}) {
-    if (input != nullptr) {
-      gradients.push_back(paddle::empty(input->shape(), input->dtype(), input->place()));
-    }
+    if (input == nullptr) continue;
+    gradients.push_back(is_empty ? full_of(0.0f, input->shape(), input->dtype(), input->place())
+                                 : paddle::empty(input->shape(), input->dtype(), input->place()));
   }
-  if (paddle_infra::is_empty(in)) {
-    for (Tensor& gradient : gradients) paddle_infra::fill_zero(&gradient);
-    return gradients;
-  }
-  paddle_infra::require_like(name, "out", out, in.q->dtype(), in.q->shape());
-  paddle_infra::require_like(name, "stats", stats, DataType::FLOAT32, stats_shape(in.q->shape()));
+  if (is_empty) return gradients;
+  paddle_infra::require_like(name, "out", out, in.q->dtype(), in.q->shape(), in.q->place());
+  paddle_infra::require_like(name, "stats", stats, DataType::FLOAT32, stats_shape(in.q->shape()),
+                             in.q->place());
   Tensor zeros;
   set_upstream(name, in, grad_out, grad_lse, &zeros, &p);
   p.o = const_cast<void*>(out.data());
@@ -95,8 +118,7 @@ std::vector<Tensor> backward(const AttentionInputs& in, bool with_grad_bias, con
   p.grad_k = gradients[1].data();
   p.grad_v = gradients[2].data();
   if (with_grad_bias) p.grad_bias = gradients[3].data<float>();
-  const Tensor workspace = paddle_infra::allocate_workspace(paddle_infra_attention_cpu_bwd_workspace(&p), &p);
-  paddle_infra_attention_cpu_bwd(&p);
+  run_backward(name, *in.q, &p);
   return gradients;
 }
 
@@ -124,7 +146,7 @@ std::vector<Tensor> Forward(const Tensor& q, const Tensor& k, const Tensor& v, c
 
 std::vector<Tensor> ForwardBias(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
                                 PI_OPTION_PARAMETERS, PI_ATTRIBUTE_PARAMETERS) {
-  paddle_infra::require_cpu("attention", "bias", bias, DataType::FLOAT32);
+  paddle_infra::require_at("attention", "bias", bias, DataType::FLOAT32, q.place());
   return forward(PI_INPUTS(&bias), PI_ATTRIBUTES);
 }
 

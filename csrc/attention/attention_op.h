@@ -39,13 +39,26 @@ inline DataType dtype_of(const char* name, const Tensor& q) {
   }
 }
 
+// Kernels are there for the CPU, and for GPUs in a library compiled with CUDA.
+inline bool has_backend(const Tensor& q) {
+#ifdef PADDLE_WITH_CUDA
+  if (q.is_gpu()) return true;
+#endif
+  return q.is_cpu();
+}
+
 // q, k and v: [batch, sequence, heads, head_dim], or packed [all tokens, heads, head_dim].
 inline void set_tensors(const char* name, const AttentionInputs& in, AttentionParams* p) {
   const bool packed = in.cu_seqlens_q != nullptr;
   const Shape q = in.q->shape(), k = in.k->shape();
   p->dtype = dtype_of(name, *in.q);
-  require_cpu(name, "query", *in.q, in.q->dtype());
-  require_cpu(name, "key", *in.k, in.q->dtype());
+  if (!has_backend(*in.q)) {
+    refuse(
+        name,
+        "query: expected a tensor in CPU memory, or in GPU memory if this library was compiled with CUDA, ",
+        "got one in ", in.q->place());
+  }
+  require_at(name, "key", *in.k, in.q->dtype(), in.q->place());
   if (q.size() != (packed ? 3 : 4)) {
     refuse(name, "query: expected shape ",
            packed ? "[tokens, heads, head_dim]" : "[batch_size, seq_len, heads, head_dim]", ", got ",
@@ -58,7 +71,7 @@ inline void set_tensors(const char* name, const AttentionInputs& in, AttentionPa
     refuse(name, "key: expected the batch size and head_dim of query ", text_of(q),
            " and a divisor of its number of heads, got ", text_of(k));
   }
-  require_like(name, "value", *in.v, in.q->dtype(), k);
+  require_like(name, "value", *in.v, in.q->dtype(), k, in.q->place());
   if (q.back() < 1 || q.back() > kMaxHeadDim) {
     refuse(name, "head_dim: expected 1 to ", kMaxHeadDim, ", got ", q.back());
   }
@@ -76,12 +89,19 @@ inline void set_tensors(const char* name, const AttentionInputs& in, AttentionPa
   p->k_stride = p->v_stride = {packed ? 0 : p->seq_k * k_row, k_row, p->head_dim};
 }
 
-// Returns the longest length.
-inline int64_t check_cu_seqlens(const char* name, const char* what, const Tensor& tensor, int64_t tokens) {
-  require_cpu(name, what, tensor, paddle::DataType::INT32);
+// Returns the longest length. What is on a GPU is not looked at, which would wait for all that was queued
+// there: `bound`, the length that the caller has named, has to do.
+inline int64_t check_cu_seqlens(const char* name, const char* what, const Tensor& tensor, int64_t tokens,
+                                const paddle::Place& place, int64_t bound) {
+  require_at(name, what, tensor, paddle::DataType::INT32, place);
   const int64_t count = tensor.numel();
   if (tensor.shape().size() != 1 || count < 1) {
     refuse(name, what, ": expected shape [batch_size + 1], got ", text_of(tensor.shape()));
+  }
+  if (!tensor.is_cpu()) {
+    if (bound <= 0)
+      refuse(name, "max_seqlen of ", what, ": expected the longest length, needed on a GPU, got none");
+    return bound;
   }
   const int32_t* starts = tensor.data<int32_t>();
   if (starts[0] != 0 || starts[count - 1] != tokens) {
@@ -103,8 +123,9 @@ inline void set_packing(const char* name, const AttentionInputs& in, const Atten
                         AttentionParams* p) {
   if (in.cu_seqlens_q == nullptr && in.cu_seqlens_k == nullptr) return;
   const Tensor &q = *in.cu_seqlens_q, &k = *in.cu_seqlens_k;
-  p->seq_q = check_cu_seqlens(name, "cu_seqlens_q", q, p->seq_q);
-  p->seq_k = check_cu_seqlens(name, "cu_seqlens_k", k, p->seq_k);
+  const paddle::Place place = in.q->place();
+  p->seq_q = check_cu_seqlens(name, "cu_seqlens_q", q, p->seq_q, place, attributes.max_seqlen_q);
+  p->seq_k = check_cu_seqlens(name, "cu_seqlens_k", k, p->seq_k, place, attributes.max_seqlen_k);
   if (q.numel() != k.numel()) {
     refuse(name, "cu_seqlens_k: expected as many numbers as cu_seqlens_q has, ", q.numel(), ", got ",
            k.numel());
@@ -121,16 +142,18 @@ inline void set_packing(const char* name, const AttentionInputs& in, const Atten
   p->cu_seqlens_k = k.data<int32_t>();
 }
 
-// `starts` and `longest` say how long each sequence is.
+// `starts` and `longest` say how long each sequence is. On a GPU kernels take what is too long for the
+// longest.
 inline const int32_t* checked_lengths(const char* name, const char* what, const Tensor* tensor,
-                                      const AttentionParams& p, const int32_t* starts, int64_t longest) {
+                                      const AttentionParams& p, const int32_t* starts, int64_t longest,
+                                      const paddle::Place& place) {
   if (tensor == nullptr) return nullptr;
-  require_cpu(name, what, *tensor, paddle::DataType::INT32);
+  require_at(name, what, *tensor, paddle::DataType::INT32, place);
   if (tensor->shape() != Shape{p.batch}) {
     refuse(name, what, ": expected shape [", p.batch, "], got ", text_of(tensor->shape()));
   }
   const int32_t* lengths = tensor->data<int32_t>();
-  for (int64_t b = 0; b < p.batch; ++b) {
+  for (int64_t b = 0; tensor->is_cpu() && b < p.batch; ++b) {
     const int64_t most = starts != nullptr ? starts[b + 1] - starts[b] : longest;
     if (lengths[b] < 0 || lengths[b] > most) {
       refuse(name, what, "[", b, "]: expected a length in [0, ", most, "], got ", lengths[b]);
@@ -139,13 +162,13 @@ inline const int32_t* checked_lengths(const char* name, const char* what, const 
   return lengths;
 }
 
-inline void set_bias(const char* name, const Tensor* bias, AttentionParams* p) {
+inline void set_bias(const char* name, const Tensor* bias, const paddle::Place& place, AttentionParams* p) {
   if (bias == nullptr) return;
   p->bias_is_mask = bias->dtype() == paddle::DataType::BOOL;
   if (!p->bias_is_mask && bias->dtype() != paddle::DataType::FLOAT32) {
     refuse(name, "bias: expected float32 or bool, got ", bias->dtype());
   }
-  require_cpu(name, "bias", *bias, bias->dtype());
+  require_at(name, "bias", *bias, bias->dtype(), place);
   const Shape found = bias->shape(), full = {p->batch, p->heads, p->seq_q, p->seq_k};
   bool fits = found.size() == 4;
   int64_t stride = 1;
@@ -158,9 +181,10 @@ inline void set_bias(const char* name, const Tensor* bias, AttentionParams* p) {
   p->bias = bias->data();
 }
 
-inline void set_alibi(const char* name, const Tensor* slopes, AttentionParams* p) {
+inline void set_alibi(const char* name, const Tensor* slopes, const paddle::Place& place,
+                      AttentionParams* p) {
   if (slopes == nullptr) return;
-  require_cpu(name, "alibi_slopes", *slopes, paddle::DataType::FLOAT32);
+  require_at(name, "alibi_slopes", *slopes, paddle::DataType::FLOAT32, place);
   const Shape shape = slopes->shape();
   if (shape != Shape{p->heads} && shape != Shape{p->batch, p->heads}) {
     refuse(name, "alibi_slopes: expected shape [", p->heads, "] or [", p->batch, ", ", p->heads, "], got ",
@@ -204,12 +228,13 @@ inline AttentionParams make_params(const char* name, const AttentionInputs& in,
   AttentionParams p{};
   set_tensors(name, in, &p);
   set_packing(name, in, attributes, &p);
-  p.q_lengths = checked_lengths(name, "q_lengths", in.q_lengths, p, p.cu_seqlens_q, p.seq_q);
-  p.kv_lengths = checked_lengths(name, "kv_lengths", in.kv_lengths, p, p.cu_seqlens_k, p.seq_k);
-  set_bias(name, in.bias, &p);
-  set_alibi(name, in.alibi_slopes, &p);
+  const paddle::Place place = in.q->place();
+  p.q_lengths = checked_lengths(name, "q_lengths", in.q_lengths, p, p.cu_seqlens_q, p.seq_q, place);
+  p.kv_lengths = checked_lengths(name, "kv_lengths", in.kv_lengths, p, p.cu_seqlens_k, p.seq_k, place);
+  set_bias(name, in.bias, place, &p);
+  set_alibi(name, in.alibi_slopes, place, &p);
   set_attributes(name, attributes, &p);
-  p.seed = checked_seed(name, in.seed, p.dropout_p);
+  p.seed = checked_seed(name, in.seed, p.dropout_p, place);
   const int64_t rows = in.q->numel() / p.head_dim;  // of all heads
   p.threads = threads_for(4.0 * rows * p.seq_k * p.head_dim);
   return p;
@@ -225,6 +250,15 @@ inline Shape lse_shape(const Shape& q) {
 
 // No query or no key: every result is zero or -infinity, and kernels are not called.
 inline bool is_empty(const AttentionInputs& in) { return in.q->numel() == 0 || in.k->numel() == 0; }
+
+inline Tensor full_of(float value, const Shape& shape, paddle::DataType dtype, const paddle::Place& place) {
+  return paddle::full(shape, value, dtype, place);
+}
+
+// `error`: what a CUDA entry point has returned.
+inline void require_launched(const char* name, const char* error) {
+  if (error != nullptr) PADDLE_THROW(common::errors::External("%s: %s", name, error));
+}
 
 inline void set_lse_strides(const Shape& lse, AttentionParams* p) {
   p->lse_stride[0] = lse.size() == 3 ? lse[1] * lse[2] : 0;

@@ -39,18 +39,27 @@ inline void require_cpu(const char* name, const char* what, const Tensor& tensor
   if (tensor.dtype() != dtype) refuse(name, what, ": expected ", dtype, ", got ", tensor.dtype());
 }
 
+inline void require_at(const char* name, const char* what, const Tensor& tensor, paddle::DataType dtype,
+                       const paddle::Place& place) {
+  if (tensor.place() != place) {
+    refuse(name, what, ": expected a tensor in the memory of ", place, ", got one in ", tensor.place());
+  }
+  if (tensor.dtype() != dtype) refuse(name, what, ": expected ", dtype, ", got ", tensor.dtype());
+}
+
 inline void require_like(const char* name, const char* what, const Tensor& tensor, paddle::DataType dtype,
-                         const Shape& shape) {
-  require_cpu(name, what, tensor, dtype);
+                         const Shape& shape, const paddle::Place& place = paddle::CPUPlace()) {
+  require_at(name, what, tensor, dtype, place);
   if (tensor.shape() == shape) return;
   refuse(name, what, ": expected shape ", text_of(shape), ", got ", text_of(tensor.shape()));
 }
 
 // Where dropout's seed is; null without dropout, which does not need one.
-inline const int64_t* checked_seed(const char* name, const Tensor* seed, float dropout_p) {
+inline const int64_t* checked_seed(const char* name, const Tensor* seed, float dropout_p,
+                                   const paddle::Place& place = paddle::CPUPlace()) {
   if (dropout_p == 0.0f) return nullptr;
   if (seed == nullptr) refuse(name, "seed: expected a tensor because dropout_p is not 0, got none");
-  require_cpu(name, "seed", *seed, paddle::DataType::INT64);
+  require_at(name, "seed", *seed, paddle::DataType::INT64, place);
   if (seed->numel() != 1) refuse(name, "seed: expected one number, got ", seed->numel());
   return seed->data<int64_t>();
 }

@@ -27,6 +27,11 @@ LIBRARY = Path(__file__).resolve().parent.parent / "_lib" / "libpaddle_infra.so"
 #: Must equal PADDLE_INFRA_ABI in csrc/common/abi.h.
 ABI = 4
 
+#: Of an operator that has kernels for GPUs; names what lies there.
+WITHOUT_CUDA = (
+    "{} is on a GPU, but the library was compiled without CUDA: rebuild it with nvcc and PADDLE_INFRA_CUDA=1"
+)
+
 _REMEDY = (
     "Rebuild it for the installed Paddle, in the source folder: `python csrc/build.py` for an editable "
     "installation, else `pip install --force-reinstall --no-deps --no-build-isolation .`"

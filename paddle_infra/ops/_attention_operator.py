@@ -14,7 +14,7 @@ from paddle_infra.ops._dropout import draw_seed
 from paddle_infra.ops._gradient import recorded_if_wanted
 from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
-_MOST_HEAD_DIM = 256
+_MOST_HEAD_DIM = {"cpu": 256, "gpu": 128}
 _DTYPES = ("float32", "float16", "bfloat16")
 _QUERY_DTYPES = frozenset({paddle.float32, paddle.float16, paddle.bfloat16})
 _BIAS_DTYPES = frozenset({paddle.float32, paddle.bool})
@@ -28,13 +28,14 @@ def refusals(a: Arguments) -> list[str]:
     dtype = dtype_name(a.query)
     if dtype not in _DTYPES:
         reasons.append(f"the compiled kernel takes {', '.join(_DTYPES)}, query is {dtype}")
-    if a.query.shape[-1] > _MOST_HEAD_DIM:
-        reasons.append(
-            f"the compiled kernel takes a head_dim up to {_MOST_HEAD_DIM}, got {a.query.shape[-1]}"
-        )
     device = device_of(a.query)
-    if device != "cpu":
-        reasons.append(f"there is a compiled kernel for cpu only so far, query is on {device}")
+    most = _MOST_HEAD_DIM.get(device)
+    if most is None:
+        reasons.append(f"there are compiled kernels for cpu and gpu only, query is on {device}")
+    elif a.query.shape[-1] > most:
+        reasons.append(f"the compiled kernel takes a head_dim up to {most}, got {a.query.shape[-1]}")
+    if device == "gpu" and status.is_loaded and not status.build["cuda"]:
+        reasons.append(extension.WITHOUT_CUDA.format("query"))
     if not paddle.framework.in_dynamic_or_pir_mode():
         reasons.append(
             "compiled operators need dynamic mode or Paddle's PIR programs, this is a legacy static program"
@@ -102,7 +103,7 @@ def _is_usual(query: Any, key: Any, value: Any, o: Options, impl: str) -> bool:
     return (
         query.dtype in _QUERY_DTYPES
         and len(shape) == 4
-        and 0 < shape[3] <= _MOST_HEAD_DIM
+        and 0 < shape[3] <= _MOST_HEAD_DIM["cpu"]
         and o.window is None
         and o.alibi_slopes is None
         and type(o.softcap) is float

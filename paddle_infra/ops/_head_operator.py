@@ -27,10 +27,7 @@ def refusals(hidden: Any, has_gpu_kernel: bool) -> list[str]:
     device = device_of(hidden)
     if device == "gpu" and has_gpu_kernel:
         if status.is_loaded and not status.build["cuda"]:
-            reasons.append(
-                "hidden is on a GPU, but the library was compiled without CUDA: rebuild it with nvcc and "
-                "PADDLE_INFRA_CUDA=1"
-            )
+            reasons.append(extension.WITHOUT_CUDA.format("hidden"))
     elif device != "cpu":
         devices = "cpu and gpu" if has_gpu_kernel else "cpu"
         reasons.append(f"there are compiled kernels for {devices} only, hidden is on {device}")

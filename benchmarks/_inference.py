@@ -41,6 +41,9 @@ class Benchmark(NamedTuple):
 
 def work(bench: Benchmark, task: dict[str, Any]) -> dict[str, Any]:
     """In a fresh process: time all contestants of one shape, or measure the peak memory of one."""
+    import paddle_infra as pi
+
+    pi.tune_cpu(task["threads"])
     contestants = bench.make(tuple(task["shape"]), task["threads"], task["with_torch"])
     if task["metric"] == "memory":
         contestant = contestants[task["name"]]

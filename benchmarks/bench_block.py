@@ -1,7 +1,7 @@
 """Time of what an encoder does between its matrix products: add_norm after each sub-layer, embedding_norm at its start.
 
 Fused against plain Paddle (with its strided-view kernels, the default, and without), the fused operators of
-``paddle.incubate`` where they run on a CPU, and PyTorch.
+``paddle.incubate`` where they run on a CPU, and PyTorch, all after ``tune_cpu``.
 
     python benchmarks/bench_block.py --quick
 """
@@ -171,6 +171,9 @@ def torch_contestant(
 
 def work(task: dict[str, Any]) -> dict[str, Any]:
     """In a fresh process: time all contestants of one case; without dropout their results must agree."""
+    import paddle_infra as pi
+
+    pi.tune_cpu(task["threads"])
     case = (task["operator"], task["rows"], task["size"], task["dropout_p"], task["passes"])
     contestants = paddle_contestants(*case)
     if task["with_torch"]:

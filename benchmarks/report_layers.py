@@ -114,6 +114,7 @@ def linear_targets(times: Times, peaks: Times) -> str:
             ratios((*PADDLE, "torch"), "fused"),
         ),
         line("time of PyTorch in bfloat16 over ours in medium", 1.0, ratios(["torch-bf16"], "fused-medium")),
+        line("the same with the weight kept rounded (forward)", 1.0, ratios(["torch-bf16"], "fused-packed")),
         line(f"medium's share of the bfloat16 peak, {LARGE_ROWS} rows or more", 0.5, shares, percent=True),
     ]
     header = ["every case", "wanted", "geometric mean", "met"]

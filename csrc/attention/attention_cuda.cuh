@@ -20,21 +20,22 @@ PI_DEVICE int most(int a, int b) { return a > b ? a : b; }
 // One entry of the batch; rows count from the start of the whole tensor.
 struct CudaSequence {
   int64_t q_row, k_row;
-  int q_rows, q_valid, keys, offset;  // query i is level with key i + offset
+  int q_rows, q_valid;  // and how many of them are not padding
+  int k_rows, keys;     // and how many of them exist
+  int offset;           // query i is level with key i + offset
 };
 
 PI_DEVICE CudaSequence sequence_of(const AttentionParams& p, int b) {
-  CudaSequence s{0, 0, static_cast<int>(p.seq_q), 0, 0, 0};
-  int k_rows = static_cast<int>(p.seq_k);
+  CudaSequence s{0, 0, static_cast<int>(p.seq_q), 0, static_cast<int>(p.seq_k), 0, 0};
   if (p.cu_seqlens_q != nullptr) {
     s.q_row = load_global(p.cu_seqlens_q + b);
     s.q_rows = static_cast<int>(load_global(p.cu_seqlens_q + b + 1) - s.q_row);
     s.k_row = load_global(p.cu_seqlens_k + b);
-    k_rows = static_cast<int>(load_global(p.cu_seqlens_k + b + 1) - s.k_row);
+    s.k_rows = static_cast<int>(load_global(p.cu_seqlens_k + b + 1) - s.k_row);
   }
   s.q_valid = p.q_lengths != nullptr ? least(load_global(p.q_lengths + b), s.q_rows) : s.q_rows;
-  s.keys = p.kv_lengths != nullptr ? least(load_global(p.kv_lengths + b), k_rows) : k_rows;
-  s.offset = p.align_to_lengths ? s.keys - s.q_valid : k_rows - s.q_rows;
+  s.keys = p.kv_lengths != nullptr ? least(load_global(p.kv_lengths + b), s.k_rows) : s.k_rows;
+  s.offset = p.align_to_lengths ? s.keys - s.q_valid : s.k_rows - s.q_rows;
   return s;
 }
 
@@ -154,6 +155,11 @@ class KeptWeights {
   bool is_on_;
   uint32_t threshold_ = 0, head_key_ = 0;
 };
+
+// Four numbers of each lane in an mma's result: rows lane / 4 and lane / 4 + 8, columns lane % 4 * 2 + {0,
+// 1}.
+template <int kCount>
+using Accumulators = float[kCount][4];
 
 // Where 16 bytes of a tile [rows][kDim] of 16-bit numbers lie in shared memory: columns are exchanged so that
 // eight rows of one column, and eight columns of one row, are in different banks.

@@ -14,3 +14,12 @@ constexpr int64_t kMostCudaHeadDim = 128;
 // Writes o, stats and lse.
 PADDLE_INFRA_EXPORT const char* paddle_infra_attention_cuda_fwd(const paddle_infra::AttentionParams* params,
                                                                 void* stream);
+
+// Bytes of scratch memory; depends on sizes, not on data.
+PADDLE_INFRA_EXPORT int64_t
+paddle_infra_attention_cuda_bwd_workspace(const paddle_infra::AttentionParams* params);
+
+// Reads o and stats; writes grad_q, grad_k, grad_v and, if wanted, grad_bias: every element, zeros included.
+// Without atomics: the same bits every time.
+PADDLE_INFRA_EXPORT const char* paddle_infra_attention_cuda_bwd(const paddle_infra::AttentionParams* params,
+                                                                void* stream);

@@ -17,11 +17,6 @@ constexpr int kFwdQueries = 64, kFwdKeys = 64, kFwdThreads = 128, kFwdStages = 2
 template <int kDim>
 constexpr int kFwdSharedBytes = (kFwdQueries + 2 * kFwdStages * kFwdKeys) * kDim * 2;
 
-// Four numbers of each lane in an mma's result: rows lane / 4 and lane / 4 + 8, columns lane % 4 * 2 + {0,
-// 1}.
-template <int kCount>
-using Accumulators = float[kCount][4];
-
 template <class Format, int kDim, bool kGeneral>
 __global__ void __launch_bounds__(kFwdThreads) attention_fwd(AttentionParams p, bool is_aligned) {
   PI_SHARED_MEMORY(shared);

@@ -32,36 +32,39 @@ PI_DEVICE void store_bias_sums(const AttentionParams& p, const Accumulators<kBwd
   const int64_t* const stride = p.grad_bias_stride;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const bool for_all_queries = stride[2] == 0, for_all_keys = stride[3] == 0;
-  const int pitch = for_all_keys ? 1 : kSumsPitch;
   PI_UNROLL
   for (int half = 0; half < 2; ++half) {
-    float* const row = shared + (warp * 16 + lane / 4 + half * 8) * pitch;
-    float total = 0.0f;
+    const int row = warp * 16 + lane / 4 + half * 8;
+    float total = 0.0f;  // of the columns that this lane has
     PI_UNROLL
     for (int n = 0; n < kBwdRows / 8; ++n) {
       const FloatPair pair{sums[n][2 * half], sums[n][2 * half + 1]};
       total += pair.first + pair.second;
-      if (!for_all_keys) store_shared(reinterpret_cast<FloatPair*>(row + n * 8 + lane % 4 * 2), pair);
+      float* const to = shared + row * kSumsPitch + n * 8 + lane % 4 * 2;
+      if (!for_all_keys) store_shared(reinterpret_cast<FloatPair*>(to), pair);
     }
-    total = sum_over_lanes<3>(total);
-    if (for_all_keys && lane % 4 == 0) store_shared(row, total);
+    if (for_all_keys) store_shared(shared + lane % 4 * kSumsPitch + row, total);
   }
   __syncthreads();
+  const auto sum_at = [&](int row, int column) {
+    if (!for_all_keys) return load_shared(shared + row * kSumsPitch + column);
+    float total = 0.0f;
+    for (int part = 0; part < 4; ++part) total += load_shared(shared + part * kSumsPitch + row);
+    return total;
+  };
   const int columns = for_all_keys ? 1 : keys.end - keys.begin;
   const int rows = for_all_queries ? 1 : queries.end - queries.begin;
   for (int i = thread; i < rows * columns; i += kBwdThreads) {
     const int row = i / columns, column = i % columns;
-    float total = load_shared(shared + row * pitch + column);
-    for (int r = 1; for_all_queries && r < kBwdRows; ++r) {
-      total += load_shared(shared + r * pitch + column);
-    }
+    float total = sum_at(row, column);
+    for (int r = 1; for_all_queries && r < kBwdRows; ++r) total += sum_at(r, column);
     const int64_t at = (queries.begin + row) * stride[2] + (keys.begin + column) * stride[3];
     store_global(p.grad_bias + offset + at, total);
   }
 }
 
 template <class Format, int kDim>
-__global__ void __launch_bounds__(kBwdThreads) attention_bwd_bias(AttentionParams p, bool is_aligned) {
+__global__ void __launch_bounds__(kBwdThreads, 2) attention_bwd_bias(AttentionParams p, bool is_aligned) {
   PI_SHARED_MEMORY(shared);
   uint16_t* const q_tile = reinterpret_cast<uint16_t*>(shared);
   uint16_t* const grad_tile = q_tile + kBwdRows * kDim;
@@ -85,7 +88,6 @@ __global__ void __launch_bounds__(kBwdThreads) attention_bwd_bias(AttentionParam
     const int end = least(all_keys.end, seen.end), kv_head = head / group;
     if (begin >= end) return;
     const ScoreGradients<true> finish(p, seq, b, head);
-    const LeftRows<kDim, false> q(q_tile, warp * 16, lane), grad(grad_tile, warp * 16, lane);
     const int query = queries.begin + warp * 16 + lane / 4;  // and query + 8
     const BwdRow rows[2] = {load_bwd_row(p, seq, b, query, head), load_bwd_row(p, seq, b, query + 8, head)};
     const auto load = [&](const void* data, const AttentionStrides& from, int64_t row, int count, int h,
@@ -105,8 +107,8 @@ __global__ void __launch_bounds__(kBwdThreads) attention_bwd_bias(AttentionParam
       wait_for_copies<0>();
       __syncthreads();
       Accumulators<kBwdRows / 8> weights = {}, grads = {};
-      add_products<Format, kDim, kBwdRows>(weights, q, k_tile, lane);
-      add_products<Format, kDim, kBwdRows>(grads, grad, v_tile, lane);
+      add_products<Format, kDim, kBwdRows>(weights, q_tile, warp * 16, k_tile, lane);
+      add_products<Format, kDim, kBwdRows>(grads, grad_tile, warp * 16, v_tile, lane);
       PI_UNROLL
       for (int n = 0; n < kBwdRows / 8; ++n) {
         PI_UNROLL

@@ -64,8 +64,6 @@ __global__ void __launch_bounds__(kBwdThreads) attention_bwd_key_value(Attention
   close_copy_group();
   wait_for_copies<0>();
   __syncthreads();
-  constexpr bool kIsKept = kDim <= 64;
-  const LeftRows<kDim, kIsKept> k(k_tile, warp * 16, lane), v(v_tile, warp * 16, lane);
   Accumulators<kDim / 8> grad_k = {}, grad_v = {};
 
   for (int step = 0; step < steps; ++step) {
@@ -79,8 +77,8 @@ __global__ void __launch_bounds__(kBwdThreads) attention_bwd_key_value(Attention
     const BwdRow* const rows = row_tiles + stage * kStep;
 
     Accumulators<kStep / 8> weights = {}, grads = {};
-    add_products<Format, kDim, kStep>(weights, k, q_tile, lane);
-    add_products<Format, kDim, kStep>(grads, v, grad_tile, lane);
+    add_products<Format, kDim, kStep>(weights, k_tile, warp * 16, q_tile, lane);
+    add_products<Format, kDim, kStep>(grads, v_tile, warp * 16, grad_tile, lane);
     const ScoreGradients<kGeneral> finish(p, seq, b, kv_head * group + step / blocks);
     const bool hides =
         !all_visible(p, seq, {query, least(query + kStep, seq.q_valid)}, {first, first + kBwdRows});

@@ -49,8 +49,6 @@ __global__ void __launch_bounds__(kBwdThreads) attention_bwd_query(AttentionPara
   close_copy_group();
   wait_for_copies<0>();
   __syncthreads();
-  constexpr bool kIsKept = kDim <= 64;
-  const LeftRows<kDim, kIsKept> q(q_tile, warp * 16, lane), grad(grad_tile, warp * 16, lane);
   const int query = first + warp * 16 + lane / 4;  // and query + 8
   const BwdRow rows[2] = {load_bwd_row(p, seq, b, query, head), load_bwd_row(p, seq, b, query + 8, head)};
   const ScoreGradients<kGeneral> finish(p, seq, b, head);
@@ -63,8 +61,8 @@ __global__ void __launch_bounds__(kBwdThreads) attention_bwd_query(AttentionPara
     close_copy_group();
     const int key = keys.begin + step * kStep, stage = step % kBwdStages * kStage;
     Accumulators<kStep / 8> weights = {}, grads = {};
-    add_products<Format, kDim, kStep>(weights, q, k_tiles + stage, lane);
-    add_products<Format, kDim, kStep>(grads, grad, v_tiles + stage, lane);
+    add_products<Format, kDim, kStep>(weights, q_tile, warp * 16, k_tiles + stage, lane);
+    add_products<Format, kDim, kStep>(grads, grad_tile, warp * 16, v_tiles + stage, lane);
     const bool hides = !all_visible(p, seq, queries, {key, key + kStep});
     PI_UNROLL
     for (int n = 0; n < kStep / 8; ++n) {

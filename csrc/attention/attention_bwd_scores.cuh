@@ -39,44 +39,14 @@ PI_DEVICE TileSource rows_of_head(const AttentionParams& p, const void* data, co
           static_cast<int>(p.head_dim), is_aligned};
 }
 
-// Sixteen rows of a tile, from `row` on, as left factors: kept in registers, or read again each time.
-template <int kDim, bool kIsKept>
-class LeftRows {
- public:
-  PI_DEVICE LeftRows(const uint16_t* tile, int row, int lane)
-      : tile_(tile), row_(row + lane % 16), chunk_(lane / 16) {
-    if constexpr (kIsKept) {
-      PI_UNROLL
-      for (int d = 0; d < kDim / 16; ++d) read(d, kept_[d]);
-    }
-  }
-  PI_DEVICE void get(int d, uint32_t (&fragment)[4]) const {
-    if constexpr (kIsKept) {
-      PI_UNROLL
-      for (int i = 0; i < 4; ++i) fragment[i] = kept_[d][i];
-    } else {
-      read(d, fragment);
-    }
-  }
-
- private:
-  PI_DEVICE void read(int d, uint32_t (&fragment)[4]) const {
-    load_matrices(fragment, tile_ + swizzled<kDim>(row_, d * 2 + chunk_));
-  }
-
-  const uint16_t* tile_;
-  int row_, chunk_;
-  uint32_t kept_[kIsKept ? kDim / 16 : 1][4];
-};
-
-// products += left * right^T; right is a tile of kColumns rows.
-template <class Format, int kDim, int kColumns, bool kIsKept>
-PI_DEVICE void add_products(Accumulators<kColumns / 8>& products, const LeftRows<kDim, kIsKept>& left,
+// products += left * right^T: sixteen rows of a tile, from `row` on, times all kColumns rows of another.
+template <class Format, int kDim, int kColumns>
+PI_DEVICE void add_products(Accumulators<kColumns / 8>& products, const uint16_t* left, int row,
                             const uint16_t* right, int lane) {
-  PI_UNROLL
+  PI_UNROLL_BY(4)  // more, and addresses would take the registers that sums need
   for (int d = 0; d < kDim / 16; ++d) {
     uint32_t rows[4];
-    left.get(d, rows);
+    load_matrices(rows, left + swizzled<kDim>(row + lane % 16, d * 2 + lane / 16));
     PI_UNROLL
     for (int n = 0; n < kColumns / 16; ++n) {
       uint32_t fragment[4];

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,11 +71,15 @@ class EmulatedAttention:
         self.call("fwd", p, arrays)
         return {"out": from_bits(arrays["o"], case.dtype), "lse": arrays["lse"], "stats": arrays["stats"]}
 
-    def run_both(
-        self, case: Case, seed: int = 0, align_to_lengths: bool = False, has_grad_lse: bool = True
-    ) -> dict[str, np.ndarray]:
-        """Run forward and backward; return the gradients. Counters are those of backward."""
+    def run_both(self, case: Case, seed: int = 0, align_to_lengths: bool = False) -> dict[str, np.ndarray]:
+        """Run forward and backward; return the gradients."""
         p, arrays = make_params(case, seed, align_to_lengths)
+        return self.differentiate(p, arrays, case)
+
+    def differentiate(
+        self, p: Params, arrays: dict[str, np.ndarray], case: Case, has_grad_lse: bool = True
+    ) -> dict[str, np.ndarray]:
+        """The same of parameters made before. Counters are those of backward."""
         self.call("fwd", p, arrays)
         add_gradients(p, arrays, case, has_grad_lse)
         size = self.emulator.library.paddle_infra_attention_cuda_bwd_workspace(ctypes.byref(p))
@@ -147,6 +153,26 @@ def add_gradients(p: Params, a: dict[str, np.ndarray], case: Case, has_grad_lse:
     for name, array in new.items():
         setattr(p, name, array.ctypes.data)
     a |= new
+
+
+def pack(cases: Sequence[Case]) -> tuple[Params, dict[str, np.ndarray], Case]:
+    """Put cases of one batch entry each one after another; return also a case with all rows."""
+    joined = {
+        name: np.concatenate([getattr(case, name) for case in cases], axis=2 if name == "grad_lse" else 1)
+        for name in ("query", "key", "value", "grad_out", "grad_lse")
+    }
+    whole = replace(cases[0], **joined)
+    p, arrays = make_params(whole, 0, False)
+    for name, long in (("q", "query"), ("k", "key")):
+        lengths = [getattr(case, long).shape[1] for case in cases]
+        arrays[f"cu_seqlens_{name}"] = aligned_copy(np.cumsum([0, *lengths]).astype("int32"))
+        setattr(p, f"cu_seqlens_{name}", arrays[f"cu_seqlens_{name}"].ctypes.data)
+        setattr(p, f"seq_{name}", max(lengths))
+    p.batch = len(cases)
+    for stride in (p.q_stride, p.k_stride, p.v_stride):
+        stride.batch = 1 << 50  # not used
+    p.lse_stride[0] = 1 << 50
+    return p, arrays, whole
 
 
 def check_forward(

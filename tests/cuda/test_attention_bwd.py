@@ -5,13 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.cuda.attention_emulated import check_backward
+from tests.cuda.attention_emulated import Strides, check_backward, make_params, pack
+from tests.cuda.emulator import aligned_copy
 from tests.cuda.test_attention_fwd import DIMS, FORMATS, in_format
 from tests.ops.attention_cases import everything, make_case
 from tests.ops.attention_fuzz import random_case
 
 #: Every way in which a bias may be broadcast: 1 is a broadcast axis.
 PATTERNS = [tuple(int(number >> axis & 1) for axis in range(4)) for number in range(16)]
+
+
+def assert_same(found, expected):
+    """Assert that all gradients are the same, bit for bit."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert np.array_equal(np.ascontiguousarray(found[name]).view("uint32"), value.view("uint32")), name
 
 
 @FORMATS
@@ -79,10 +87,45 @@ def test_lengths_may_align_the_mask(attention):
 
 def test_a_missing_gradient_of_lse_is_zero(attention):
     case = make_case(1, 70, 90, 2, 1, 32, dtype="bfloat16")
-    found = attention.run_both(case, has_grad_lse=False)
+    found = attention.differentiate(*make_params(case, 0, False), case, has_grad_lse=False)
     case.grad_lse[...] = 0.0
-    for name, value in attention.run_both(case).items():
-        np.testing.assert_array_equal(found[name], value)
+    assert_same(found, attention.run_both(case))
+
+
+@pytest.mark.parametrize("head_dim", [64, 20])
+def test_packed_sequences_are_like_separate_ones(attention, head_dim):
+    """One has no queries, one no keys, one is longer than a tile."""
+    options = {"causal": True, "alibi": (4,)}
+    lengths = [(70, 90), (0, 5), (33, 33), (5, 0), (130, 66)]
+    cases = [
+        make_case(1, *each, 4, 2, head_dim, seed=seed, dtype="bfloat16", **options)
+        for seed, each in enumerate(lengths)
+    ]
+    for case in cases:
+        case.alibi_slopes = cases[0].alibi_slopes
+    separate = [attention.run_both(case) for case in cases]
+    expected = {name: np.concatenate([found[name] for found in separate], axis=1) for name in separate[0]}
+    assert_same(attention.differentiate(*pack(cases)), expected)
+
+
+def test_tensors_may_lie_in_different_ways(attention):
+    """Values and their gradient have strides of their own."""
+    case = make_case(2, 70, 90, 4, 2, 32, dtype="bfloat16")
+    p, arrays = make_params(case, 0, False)
+    arrays["v"] = aligned_copy(arrays["v"].transpose(0, 2, 1, 3))
+    p.v, p.v_stride = arrays["v"].ctypes.data, Strides(2 * 90 * 32, 32, 90 * 32)
+    found = attention.differentiate(p, arrays, case)
+    found["value"] = found["value"].reshape(2, 2, 90, 32).transpose(0, 2, 1, 3)
+    assert_same(found, attention.run_both(case))
+
+
+def test_empty_axes(attention):
+    """Without queries or keys there is nothing to differentiate: zeros, and no launch of empty grids."""
+    for shape in ((0, 70), (70, 0)):
+        found = attention.run_both(make_case(2, *shape, 2, 1, 32, dtype="bfloat16", bias=(1, 2, 1, 1)))
+        for name, value in found.items():
+            assert not value.any(), name
+        assert attention.emulator.take_counters()["launches"] == (2 if shape[0] == 0 else 3)
 
 
 @FORMATS
@@ -114,8 +157,7 @@ def test_results_do_not_depend_on_the_order_of_threads(attention):
             attention.emulator.configure(seed)
             results.append(attention.run_both(case, seed=5))
         for other in results[1:]:
-            for name, value in results[0].items():
-                np.testing.assert_array_equal(value.view("uint32"), other[name].view("uint32"))
+            assert_same(other, results[0])
 
 
 @FORMATS

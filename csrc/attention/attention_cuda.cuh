@@ -20,21 +20,22 @@ PI_DEVICE int most(int a, int b) { return a > b ? a : b; }
 // One entry of the batch; rows count from the start of the whole tensor.
 struct CudaSequence {
   int64_t q_row, k_row;
-  int q_rows, q_valid, keys, offset;  // query i is level with key i + offset
+  int q_rows, q_valid;  // and how many of them are not padding
+  int k_rows, keys;     // and how many of them exist
+  int offset;           // query i is level with key i + offset
 };
 
 PI_DEVICE CudaSequence sequence_of(const AttentionParams& p, int b) {
-  CudaSequence s{0, 0, static_cast<int>(p.seq_q), 0, 0, 0};
-  int k_rows = static_cast<int>(p.seq_k);
+  CudaSequence s{0, 0, static_cast<int>(p.seq_q), 0, static_cast<int>(p.seq_k), 0, 0};
   if (p.cu_seqlens_q != nullptr) {
     s.q_row = load_global(p.cu_seqlens_q + b);
     s.q_rows = static_cast<int>(load_global(p.cu_seqlens_q + b + 1) - s.q_row);
     s.k_row = load_global(p.cu_seqlens_k + b);
-    k_rows = static_cast<int>(load_global(p.cu_seqlens_k + b + 1) - s.k_row);
+    s.k_rows = static_cast<int>(load_global(p.cu_seqlens_k + b + 1) - s.k_row);
   }
   s.q_valid = p.q_lengths != nullptr ? least(load_global(p.q_lengths + b), s.q_rows) : s.q_rows;
-  s.keys = p.kv_lengths != nullptr ? least(load_global(p.kv_lengths + b), k_rows) : k_rows;
-  s.offset = p.align_to_lengths ? s.keys - s.q_valid : k_rows - s.q_rows;
+  s.keys = p.kv_lengths != nullptr ? least(load_global(p.kv_lengths + b), s.k_rows) : s.k_rows;
+  s.offset = p.align_to_lengths ? s.keys - s.q_valid : s.k_rows - s.q_rows;
   return s;
 }
 
@@ -77,6 +78,13 @@ PI_DEVICE IntRange seeing_queries(const AttentionParams& p, const CudaSequence& 
 // The keys that one query sees; none if the query does not exist.
 PI_DEVICE IntRange keys_of(const AttentionParams& p, const CudaSequence& s, int query) {
   return query < s.q_valid ? visible_keys(p, s, {query, query + 1}) : IntRange{0, 0};
+}
+
+// Of a query that exists.
+PI_DEVICE bool is_visible(const AttentionParams& p, const CudaSequence& s, int query, int key) {
+  const int ahead = key - query - s.offset;
+  return key < s.keys && (p.window_right < 0 || ahead <= p.window_right) &&
+         (p.window_left < 0 || -ahead <= p.window_left);
 }
 
 // Whether every one of these queries sees every one of these keys, all of which have to exist for that.
@@ -154,6 +162,11 @@ class KeptWeights {
   uint32_t threshold_ = 0, head_key_ = 0;
 };
 
+// Four numbers of each lane in an mma's result: rows lane / 4 and lane / 4 + 8, columns lane % 4 * 2 + {0,
+// 1}.
+template <int kCount>
+using Accumulators = float[kCount][4];
+
 // Where 16 bytes of a tile [rows][kDim] of 16-bit numbers lie in shared memory: columns are exchanged so that
 // eight rows of one column, and eight columns of one row, are in different banks.
 template <int kDim>
@@ -175,8 +188,8 @@ struct TileSource {
 template <int kDim, int kRows, int kThreads>
 PI_DEVICE void load_tile(const TileSource& from, int first, uint16_t* tile) {
   constexpr int kChunks = kDim / 8;
-  PI_NO_UNROLL  // addresses of several copies at once would cost registers
-      for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kThreads) {
+  PI_UNROLL_BY(1)  // addresses of several copies at once would cost registers
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kThreads) {
     const int row = i / kChunks, chunk = i % kChunks;
     uint16_t* to = tile + swizzled<kDim>(row, chunk);
     const bool exists = first + row < from.rows;

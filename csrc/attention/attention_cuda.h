@@ -15,8 +15,11 @@ constexpr int64_t kMostCudaHeadDim = 128;
 PADDLE_INFRA_EXPORT const char* paddle_infra_attention_cuda_fwd(const paddle_infra::AttentionParams* params,
                                                                 void* stream);
 
-// Reads o and stats; writes grad_q, grad_k, grad_v and, if wanted, grad_bias: every element, zeros included.
+// Bytes of scratch memory; depends on sizes, not on data.
 PADDLE_INFRA_EXPORT int64_t
 paddle_infra_attention_cuda_bwd_workspace(const paddle_infra::AttentionParams* params);
+
+// Reads o and stats; writes grad_q, grad_k, grad_v and, if wanted, grad_bias: every element, zeros included.
+// Without atomics: the same bits every time.
 PADDLE_INFRA_EXPORT const char* paddle_infra_attention_cuda_bwd(const paddle_infra::AttentionParams* params,
                                                                 void* stream);

@@ -11,7 +11,8 @@
   kernel<<<grid, threads, shared_bytes, stream>>>(__VA_ARGS__)
 #define PI_DEVICE __device__ __forceinline__
 #define PI_UNROLL _Pragma("unroll")
-#define PI_NO_UNROLL _Pragma("unroll 1")
+#define PI_PRAGMA(text) _Pragma(#text)
+#define PI_UNROLL_BY(count) PI_PRAGMA(unroll count)
 // The block's dynamic shared memory.
 #define PI_SHARED_MEMORY(name) extern __shared__ __align__(1024) unsigned char name[]
 #else
@@ -19,7 +20,7 @@
 #include "simt/cuda.h"
 #define PI_DEVICE inline
 #define PI_UNROLL
-#define PI_NO_UNROLL
+#define PI_UNROLL_BY(count)
 #define PI_SHARED_MEMORY(name) unsigned char* const name = ::paddle_infra::simt::this_block().shared
 #endif
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,19 +66,40 @@ class EmulatedAttention:
             function = getattr(library, f"paddle_infra_attention_cuda_{name}", None)
             if function is not None:
                 function.argtypes, function.restype = [ctypes.POINTER(Params), POINTER], ctypes.c_char_p
-
-    def call(self, name: str, p: Params, arrays: dict[str, np.ndarray]) -> None:
-        """Call an entry point, whose kernels may use these arrays only."""
-        self.emulator.announce(*arrays.values())
-        error = getattr(self.emulator.library, name)(ctypes.byref(p), None)
-        self.emulator.forget()
-        assert error is None, error
+        library.paddle_infra_attention_cuda_bwd_workspace.argtypes = [ctypes.POINTER(Params)]
+        library.paddle_infra_attention_cuda_bwd_workspace.restype = I64
 
     def run(self, case: Case, seed: int = 0, align_to_lengths: bool = False) -> dict[str, np.ndarray]:
-        """Return out, lse and statistics."""
+        """Return out and lse."""
         p, arrays = make_params(case, seed, align_to_lengths)
-        self.call("paddle_infra_attention_cuda_fwd", p, arrays)
+        self.call("fwd", p, arrays)
         return {"out": from_bits(arrays["o"], case.dtype), "lse": arrays["lse"], "stats": arrays["stats"]}
+
+    def run_both(self, case: Case, seed: int = 0, align_to_lengths: bool = False) -> dict[str, np.ndarray]:
+        """Run forward and backward; return the gradients."""
+        p, arrays = make_params(case, seed, align_to_lengths)
+        return self.differentiate(p, arrays, case)
+
+    def differentiate(
+        self, p: Params, arrays: dict[str, np.ndarray], case: Case, has_grad_lse: bool = True
+    ) -> dict[str, np.ndarray]:
+        """The same of parameters made before. Counters are those of backward."""
+        self.call("fwd", p, arrays)
+        add_gradients(p, arrays, case, has_grad_lse)
+        size = self.emulator.library.paddle_infra_attention_cuda_bwd_workspace(ctypes.byref(p))
+        arrays["workspace"] = unwritten((size // 4,), "float32")
+        p.workspace = arrays["workspace"].ctypes.data
+        self.emulator.take_counters()
+        self.call("bwd", p, arrays)
+        found = {name: from_bits(arrays[f"grad_{name[0]}"], case.dtype) for name in ("query", "key", "value")}
+        return {**found, "bias": arrays["grad_bias"]} if case.has_bias_gradient else found
+
+    def call(self, name: str, p: Params, arrays: dict[str, np.ndarray]) -> None:
+        """Run an entry point, which may use these arrays and nothing else."""
+        self.emulator.announce(*arrays.values())
+        error = getattr(self.emulator.library, f"paddle_infra_attention_cuda_{name}")(ctypes.byref(p), None)
+        self.emulator.forget()
+        assert error is None, error
 
 
 def make_params(
@@ -122,6 +145,40 @@ def make_params(
     return p, a
 
 
+def add_gradients(p: Params, a: dict[str, np.ndarray], case: Case, has_grad_lse: bool) -> None:
+    """Add what the backward pass reads and writes to the parameters."""
+    new = {"grad_o": to_bits(case.grad_out, case.dtype)}
+    if has_grad_lse:
+        new["grad_lse"] = aligned_copy(case.grad_lse)
+    for name, like in (("grad_q", case.query), ("grad_k", case.key), ("grad_v", case.value)):
+        new[name] = unwritten(like.shape, "uint16")
+    if case.has_bias_gradient:
+        new["grad_bias"] = unwritten(case.bias.shape, "float32")
+    for name, array in new.items():
+        setattr(p, name, array.ctypes.data)
+    a |= new
+
+
+def pack(cases: Sequence[Case]) -> tuple[Params, dict[str, np.ndarray], Case]:
+    """Put cases of one batch entry each one after another; return also a case with all rows."""
+    joined = {
+        name: np.concatenate([getattr(case, name) for case in cases], axis=2 if name == "grad_lse" else 1)
+        for name in ("query", "key", "value", "grad_out", "grad_lse")
+    }
+    whole = replace(cases[0], **joined)
+    p, arrays = make_params(whole, 0, False)
+    for name, long in (("q", "query"), ("k", "key")):
+        lengths = [getattr(case, long).shape[1] for case in cases]
+        arrays[f"cu_seqlens_{name}"] = aligned_copy(np.cumsum([0, *lengths]).astype("int32"))
+        setattr(p, f"cu_seqlens_{name}", arrays[f"cu_seqlens_{name}"].ctypes.data)
+        setattr(p, f"seq_{name}", max(lengths))
+    p.batch = len(cases)
+    for stride in (p.q_stride, p.k_stride, p.v_stride):
+        stride.batch = 1 << 50  # not used
+    p.lse_stride[0] = 1 << 50
+    return p, arrays, whole
+
+
 def check_forward(
     kernels: EmulatedAttention, case: Case, seed: int = 0, align_to_lengths: bool = False
 ) -> None:
@@ -139,3 +196,21 @@ def check_forward(
         budget += own * true.magnitudes[name]
         error = largest_error(found[name][~is_empty], truth[~is_empty])
         assert error <= budget, f"{name}: error {error:.3g}, allowed {budget:.3g}"
+
+
+def check_backward(
+    kernels: EmulatedAttention, case: Case, seed: int = 0, align_to_lengths: bool = False
+) -> None:
+    """The same of all gradients: the case's numbers have to be numbers that its format has."""
+    found = kernels.run_both(case, seed, align_to_lengths)
+    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
+    true = gold(case, seed=seed, align_to_lengths=align_to_lengths)
+    rounded = gold(case, seed=seed, align_to_lengths=align_to_lengths, rounding=rounding)
+    assert set(found) == set(true.results) - {"out", "lse"}
+    for name, values in found.items():
+        truth = true.results[name]
+        budget = FACTOR * largest_error(rounded.results[name], truth)
+        # Of the result, and of the forward result that the pass starts from.
+        budget += ROUNDING[case.dtype] * true.magnitudes[name]
+        error = largest_error(values, truth)
+        assert error <= budget, f"gradient of {name}: error {error:.3g}, allowed {budget:.3g}"

@@ -49,7 +49,11 @@ class _NoEmulator:
     """In the place of the emulator: a GPU runs threads in what order it likes, and counts nothing."""
 
     def configure(self, seed: int = 0, threads: int = 2) -> None:
-        pass
+        """Do nothing."""
+
+    def take_counters(self) -> dict[str, int]:
+        """Return nothing."""
+        return {}
 
 
 class GpuAttention(EmulatedAttention):
@@ -65,6 +69,6 @@ class GpuAttention(EmulatedAttention):
         device = OnDevice(arrays)
         for field in arrays:
             setattr(p, field, device.pointer(field))
-        error = getattr(self.library, name)(ctypes.byref(p), None)
+        error = getattr(self.library, f"paddle_infra_attention_cuda_{name}")(ctypes.byref(p), None)
         assert error is None, error
         device.read_back()

@@ -97,8 +97,8 @@ class TileProduct {
   PI_DEVICE int column(int n) const { return warp_column_ * kWarpWidth + n * 8 + lane_ % 4 * 2; }
 
   // Makes the tiles from `row` and from `column` on, summed over [first, end) where `first` is a multiple of
-  // 8, and calls finish(column, sums) for each. `sums` are 0 if there is nothing to sum. Shared memory is
-  // free afterwards, once all threads are there.
+  // 8, and calls finish(column, sums) for each. Afterwards `sums` are still those of the last one, or 0 if
+  // there is nothing to sum, and shared memory is free once all threads are there.
   template <class Finish>
   PI_DEVICE void run(const HalfMatrix& left, const HalfMatrix& right, int64_t row, int64_t column, int tiles,
                      int64_t first, int64_t end, Sums& sums, Finish finish) const {
@@ -126,11 +126,11 @@ class TileProduct {
       wait_for_copies<kStages - 2>();
       __syncthreads();  // this step is there for all; the one before is not needed by anybody
       copy_next();
+      if (step == 0) clear(sums);
       multiply(stage, sums);
       stage = stage + 1 == kStages ? 0 : stage + 1;
       if (++step == steps) {
         finish(column, sums);
-        clear(sums);
         step = 0;
         column += kColumns;
       }

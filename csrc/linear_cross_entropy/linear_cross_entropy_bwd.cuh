@@ -15,6 +15,11 @@
 namespace paddle_infra {
 namespace {
 
+struct NoFinish {
+  template <class Sums>
+  PI_DEVICE void operator()(int64_t, Sums&) const {}
+};
+
 struct HeadChunk {
   int64_t first, rows;
 };
@@ -30,14 +35,17 @@ PI_DEVICE float common_gradient(const LinearCrossEntropyParams& p, const HeadTot
 // How the gradients of a row's logits are made of their exponentials.
 struct RowFactors {
   float max, of_exponential, of_target, of_weight;
-  int label;  // -1: the gradients are 0
+  int label;    // its place in the tile
+  bool counts;  // otherwise the gradients are 0
 };
 
-PI_DEVICE RowFactors row_factors(const LinearCrossEntropyParams& p, const HeadTotals* totals, int64_t row) {
+// first: the first class of the tile.
+PI_DEVICE RowFactors row_factors(const LinearCrossEntropyParams& p, const HeadTotals* totals, int64_t row,
+                                 int64_t first) {
   const int64_t label = load_global(p.label + row);
   float own = token_weight_at(p, row);
   if (p.reduction == Reduction::kNone) own *= load_global(p.grad_loss + row);
-  RowFactors of{0.0f, 0.0f, 0.0f, 0.0f, -1};
+  RowFactors of{0.0f, 0.0f, 0.0f, 0.0f, -1, false};
   if (label == p.ignore_index || own == 0.0f || common_gradient(p, totals) == 0.0f) return of;
   const RowStats* const stats = p.stats + row;
   const float on_target = (1.0f - p.label_smoothing) * label_weight(p, label);
@@ -49,22 +57,23 @@ PI_DEVICE RowFactors row_factors(const LinearCrossEntropyParams& p, const HeadTo
   of.of_exponential = own * of_probability * load_global(&stats->inverse_sum);
   of.of_target = own * on_target;
   of.of_weight = own * spread;
-  of.label = is_class(p, label) ? static_cast<int>(label) : 0;  // 0: the factors are NaN then
+  of.label = is_class(p, label) ? static_cast<int>(label - first) : -1;  // if not, the factors are NaN
+  of.counts = true;
   return of;
 }
 
 // Logits to their gradients.
 template <class Product>
-PI_DEVICE void make_gradients(const LinearCrossEntropyParams& p, const Product& product, int64_t first,
-                              const RowFactors (&rows)[4], typename Product::Sums& z) {
+PI_DEVICE void make_gradients(const LinearCrossEntropyParams& p, const Product& product,
+                              const ClassTile& tile, const RowFactors (&rows)[4], typename Product::Sums& z) {
   const float inverse_cap = p.softcap > 0.0f ? 1.0f / p.softcap : 0.0f;
   PI_UNROLL
   for (int n = 0; n < Product::kBlocks; ++n) {
     PI_UNROLL
     for (int e = 0; e < 2; ++e) {
-      const int64_t c = first + product.column(n) + e;
-      const bool exists = c < p.classes;
-      const float weight = exists && p.label_smoothing > 0.0f ? class_weight_at(p, c) : 0.0f;
+      const int c = product.column(n) + e;
+      const bool exists = c < tile.count;
+      const float weight = exists && p.label_smoothing > 0.0f ? tile.weight_at(c) : 0.0f;
       PI_UNROLL
       for (int i = 0; i < 4; ++i) {
         const RowFactors& of = rows[i];
@@ -73,7 +82,7 @@ PI_DEVICE void make_gradients(const LinearCrossEntropyParams& p, const Product& 
         if (c == of.label) g -= of.of_target;
         const float capped = logit * inverse_cap;
         if (p.softcap > 0.0f) g *= 1.0f - capped * capped;
-        logit = exists && of.label >= 0 ? g : 0.0f;
+        logit = exists && of.counts ? g : 0.0f;
       }
     }
   }
@@ -116,22 +125,21 @@ __global__ void __launch_bounds__(kProductThreads, kProductBlocks<kRows>)
   const Product product(shared);
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRows,
                 first_class = static_cast<int64_t>(blockIdx.y) * kTile;
-  typename Product::Sums sums;
-  const auto finish = [&](int64_t first, typename Product::Sums& z) {
-    RowFactors rows[4];
-    PI_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int64_t row = first_row + product.row(i / 2, i % 2);
-      rows[i] = {0.0f, 0.0f, 0.0f, 0.0f, -1};
-      if (row < chunk.rows) rows[i] = row_factors(p, totals, chunk.first + row);
-    }
-    make_logits(p, product, first, z);
-    make_gradients(p, product, first, rows, z);
-    store_tile(product, z, shared, first_row, first, gradients, stride, chunk.rows, stride);
-    if (p.grad_bias == nullptr) return;
-    sum_columns(product, z, shared, first, p.classes, bias_sums + blockIdx.x * p.classes);
-  };
-  product.run(hidden, weight, first_row, first_class, 1, 0, p.hidden_size, sums, finish);
+  typename Product::Sums z;
+  product.run(hidden, weight, first_row, first_class, 1, 0, p.hidden_size, z, NoFinish());
+  RowFactors rows[4];
+  PI_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const int64_t row = first_row + product.row(i / 2, i % 2);
+    rows[i] = {0.0f, 0.0f, 0.0f, 0.0f, -1, false};
+    if (row < chunk.rows) rows[i] = row_factors(p, totals, chunk.first + row, first_class);
+  }
+  const ClassTile tile(p, first_class);
+  make_logits(product, tile, p.softcap, z);
+  make_gradients(p, product, tile, rows, z);
+  store_tile(product, z, shared, first_row, first_class, gradients, stride, chunk.rows, stride);
+  if (p.grad_bias == nullptr) return;
+  sum_columns(product, z, shared, first_class, p.classes, bias_sums + blockIdx.x * p.classes);
 }
 
 // Where a product of the backward pass goes. `parts`: as floats, a part of the summed axis each. Otherwise
@@ -144,22 +152,22 @@ struct GradientTarget {
   int64_t rows, columns;
 };
 
-struct alignas(8) FloatPair {
-  float first, second;
-};
-
-PI_DEVICE FloatPair load_pair(const float* from, bool is_even, bool has_second) {
-  if (is_even) return load_global(reinterpret_cast<const FloatPair*>(from));
-  return {load_global(from), has_second ? load_global(from + 1) : 0.0f};
-}
-
-PI_DEVICE void store_pair(float* to, FloatPair pair, bool is_even, bool has_second) {
-  if (is_even) {
-    store_global(reinterpret_cast<FloatPair*>(to), pair);
-    return;
+// Calls use(row, column, number) for what a thread has of a tile, as far as it exists.
+template <class Product, class Use>
+PI_DEVICE void for_each_number(const Product& product, typename Product::Sums& sums, int rows, int columns,
+                               Use use) {
+  PI_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const int row = product.row(i / 2, i % 2);
+    PI_UNROLL
+    for (int n = 0; n < Product::kBlocks; ++n) {
+      PI_UNROLL
+      for (int e = 0; e < 2; ++e) {
+        const int column = product.column(n) + e;
+        if (row < rows && column < columns) use(row, column, sums[i / 2][n][i % 2 * 2 + e]);
+      }
+    }
   }
-  store_global(to, pair.first);
-  if (has_second) store_global(to + 1, pair.second);
 }
 
 // Grid: tiles of rows, tiles of columns, parts of the summed axis.
@@ -174,36 +182,27 @@ __global__ void __launch_bounds__(kProductThreads, kProductBlocks<Product::kRows
   const int64_t first = static_cast<int64_t>(blockIdx.z) * part;
   const int64_t end = first + part < summed ? first + part : summed;
   typename Product::Sums sums;
-  product.run(
-      left, right, first_row, first_column, 1, first, end, sums, [&](int64_t, typename Product::Sums& all) {
-        const bool is_even = to.columns % 2 == 0, is_result = to.parts == nullptr && !to.later;
-        float* const floats = to.parts != nullptr ? to.parts + blockIdx.z * to.rows * to.columns : to.later;
-        const float factor = is_result ? common_gradient(p, totals) : 1.0f;
-        PI_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const int64_t row = first_row + product.row(i / 2, i % 2);
-          PI_UNROLL
-          for (int n = 0; n < Product::kBlocks; ++n) {
-            const int64_t column = first_column + product.column(n);
-            const bool exists = row < to.rows && column < to.columns;
-            float* const value = all[i / 2][n] + i % 2 * 2;
-            if (exists && to.parts == nullptr && to.earlier != nullptr) {
-              const FloatPair before =
-                  load_pair(to.earlier + row * to.columns + column, is_even, column + 1 < to.columns);
-              value[0] += before.first;
-              value[1] += before.second;
-            }
-            value[0] *= factor;
-            value[1] *= factor;
-            if (exists && !is_result) {
-              store_pair(floats + row * to.columns + column, {value[0], value[1]}, is_even,
-                         column + 1 < to.columns);
-            }
-          }
-        }
-        if (!is_result) return;
-        store_tile(product, all, shared, first_row, first_column, to.result, to.columns, to.rows, to.columns);
-      });
+  product.run(left, right, first_row, first_column, 1, first, end, sums, NoFinish());
+
+  const int rows = static_cast<int>(to.rows - first_row),
+            columns = static_cast<int>(to.columns - first_column);
+  const int64_t offset = first_row * to.columns + first_column;
+  const bool is_part = to.parts != nullptr;
+  if (!is_part && to.earlier != nullptr) {
+    for_each_number(product, sums, rows, columns, [&](int row, int column, float& number) {
+      number += load_global(to.earlier + offset + row * to.columns + column);
+    });
+  }
+  if (is_part || to.later != nullptr) {
+    float* const floats = (is_part ? to.parts + blockIdx.z * to.rows * to.columns : to.later) + offset;
+    for_each_number(product, sums, rows, columns, [&](int row, int column, float& number) {
+      store_global(floats + row * to.columns + column, number);
+    });
+    return;
+  }
+  const float factor = common_gradient(p, totals);
+  for_each_number(product, sums, rows, columns, [&](int, int, float& number) { number *= factor; });
+  store_tile(product, sums, shared, first_row, first_column, to.result, to.columns, to.rows, to.columns);
 }
 
 // A thread for each number of a product that was made in parts.

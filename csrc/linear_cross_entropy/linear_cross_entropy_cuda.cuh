@@ -33,31 +33,47 @@ PI_DEVICE float token_weight_at(const LinearCrossEntropyParams& p, int64_t row) 
   return p.token_weight != nullptr ? load_global(p.token_weight + row) : 1.0f;
 }
 
-// Products to logits, of the columns from `first` on; -infinity beyond the last class.
+// The classes of a tile. Positions in it are ints: 64-bit ones of all columns would take the registers.
+struct ClassTile {
+  const float *bias, *weight;  // from the tile's first class on, or null
+  int count;                   // of classes that exist, may be more than a tile has
+
+  PI_DEVICE ClassTile(const LinearCrossEntropyParams& p, int64_t first)
+      : bias(p.bias != nullptr ? p.bias + first : nullptr),
+        weight(p.class_weight != nullptr ? p.class_weight + first : nullptr),
+        count(static_cast<int>(p.classes - first)) {}
+  PI_DEVICE float weight_at(int c) const { return weight != nullptr ? load_global(weight + c) : 1.0f; }
+};
+
+// Products to logits; -infinity beyond the last class.
 template <class Product>
-PI_DEVICE void make_logits(const LinearCrossEntropyParams& p, const Product& product, int64_t first,
+PI_DEVICE void make_logits(const Product& product, const ClassTile& tile, float softcap,
                            typename Product::Sums& z) {
-  PI_UNROLL
-  for (int n = 0; n < Product::kBlocks; ++n) {
+  if (tile.bias != nullptr) {
     PI_UNROLL
-    for (int e = 0; e < 2; ++e) {
-      const int64_t c = first + product.column(n) + e;
-      const bool exists = c < p.classes;
-      const float bias = exists && p.bias != nullptr ? load_global(p.bias + c) : 0.0f;
+    for (int n = 0; n < Product::kBlocks; ++n) {
       PI_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        float& logit = z[i / 2][n][i % 2 * 2 + e];
-        logit = exists ? logit + bias : -INFINITY;
+      for (int e = 0; e < 2; ++e) {
+        const int c = product.column(n) + e;
+        const float bias = c < tile.count ? load_global(tile.bias + c) : 0.0f;
+        PI_UNROLL
+        for (int i = 0; i < 4; ++i) z[i / 2][n][i % 2 * 2 + e] += bias;
       }
     }
   }
-  if (p.softcap == 0.0f) return;
+  if (softcap > 0.0f) {
+    PI_UNROLL
+    for (int n = 0; n < Product::kBlocks; ++n) {
+      PI_UNROLL
+      for (int i = 0; i < 8; ++i) z[i / 4][n][i % 4] = softcap * tanhf(z[i / 4][n][i % 4] / softcap);
+    }
+  }
+  if (tile.count >= Product::kColumns) return;
   PI_UNROLL
   for (int n = 0; n < Product::kBlocks; ++n) {
     PI_UNROLL
     for (int i = 0; i < 8; ++i) {
-      float& logit = z[i / 4][n][i % 4];
-      if (first + product.column(n) + i % 2 < p.classes) logit = p.softcap * tanhf(logit / p.softcap);
+      if (product.column(n) + i % 2 >= tile.count) z[i / 4][n][i % 4] = -INFINITY;
     }
   }
 }

@@ -13,7 +13,7 @@ constexpr int kTile = 128;              // rows, and columns, of a tile of a pro
 constexpr int kFewRows = 32;            // up to here tiles have so many rows
 constexpr int64_t kWantedBlocks = 512;  // per launch: a few for each multiprocessor
 constexpr int64_t kFewestSteps = 8;     // of 64 along the summed axis, before a product is split there
-constexpr int64_t kChunkBytes = 32 << 20;
+constexpr int64_t kChunkBytes = 16 << 20;
 
 // With few rows the weight is read once whatever the tile, and that takes the time; tiles of 128 rows would
 // multiply zeros for longer than that. Blocks then come from splitting the classes: every launch has about as
@@ -37,7 +37,8 @@ inline Parts class_parts(const LinearCrossEntropyParams& p) {
   return cut(ceil_div(p.classes, kTile), ceil_div(kWantedBlocks, row_tiles));
 }
 
-// Logit gradients of so many rows exist at a time: 32 MB, or as much as the weight has, but a tile at least.
+// Logit gradients of so many rows exist at a time: 16 MB, which stay in the cache of a large GPU, or as
+// much as the weight has, but a tile at least.
 inline int64_t half_chunk_rows(const LinearCrossEntropyParams& p) {
   const int64_t row_bytes = round_up(p.classes, 8) * 2;
   const int64_t budget = std::max(kChunkBytes, p.classes * p.hidden_size * 2);

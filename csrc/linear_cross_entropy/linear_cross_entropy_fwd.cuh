@@ -31,7 +31,7 @@ PI_DEVICE SplitState joined_over_lanes(SplitState mine) {
 
 // Folds a tile of logits into the running states of a thread's four rows, one after the other.
 template <class Product>
-PI_DEVICE void fold_logits(const LinearCrossEntropyParams& p, const Product& product, int64_t first,
+PI_DEVICE void fold_logits(const Product& product, const ClassTile& tile, bool smooths,
                            const typename Product::Sums& z, SplitState (&states)[4]) {
   PI_UNROLL
   for (int i = 0; i < 4; ++i) {
@@ -48,15 +48,15 @@ PI_DEVICE void fold_logits(const LinearCrossEntropyParams& p, const Product& pro
     state.weighted += (state.max - max) * state.weights;
     state.max = max;
   }
-  if (p.label_smoothing == 0.0f) return;
+  if (!smooths) return;
   float weighted[4] = {}, weights = 0.0f;
   PI_UNROLL
   for (int n = 0; n < Product::kBlocks; ++n) {
     PI_UNROLL
     for (int e = 0; e < 2; ++e) {
-      const int64_t c = first + product.column(n) + e;
-      if (c >= p.classes) continue;
-      const float weight = class_weight_at(p, c);
+      const int c = product.column(n) + e;
+      if (c >= tile.count) continue;
+      const float weight = tile.weight_at(c);
       weights += weight;
       PI_UNROLL
       for (int i = 0; i < 4; ++i) weighted[i] += weight * (z[i / 2][n][i % 2 * 2 + e] - states[i].max);
@@ -93,17 +93,22 @@ __global__ void __launch_bounds__(kProductThreads, kProductBlocks<kRows>)
   }
   typename Product::Sums sums;
   const auto finish = [&](int64_t first, typename Product::Sums& z) {
-    make_logits(p, product, first, z);
+    const ClassTile tile(p, first);
+    make_logits(product, tile, p.softcap, z);
     PI_UNROLL
-    for (int n = 0; n < Product::kBlocks; ++n) {
+    for (int i = 0; i < 4; ++i) {
+      const int target = label[i] - static_cast<int>(first);
+      if (target < 0 || target >= kTile) continue;
       PI_UNROLL
-      for (int i = 0; i < 8; ++i) {
-        const int row = i / 2;
-        if (first + product.column(n) + i % 2 != label[row]) continue;
-        store_global(targets + first_row + product.row(row / 2, row % 2), z[i / 4][n][i % 4]);
+      for (int n = 0; n < Product::kBlocks; ++n) {
+        PI_UNROLL
+        for (int e = 0; e < 2; ++e) {
+          if (product.column(n) + e != target) continue;
+          store_global(targets + first_row + product.row(i / 2, i % 2), z[i / 2][n][i % 2 * 2 + e]);
+        }
       }
     }
-    fold_logits(p, product, first, z, states);
+    fold_logits(product, tile, p.label_smoothing > 0.0f, z, states);
   };
   product.run(hidden, weight, first_row, static_cast<int64_t>(first_tile) * kTile, tiles, 0, p.hidden_size,
               sums, finish);

@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kProductThreads, kProductBlocks<kRows>)
     rows[i] = {0.0f, 0.0f, 0.0f, 0.0f, -1, false};
     if (row < chunk.rows) rows[i] = row_factors(p, totals, chunk.first + row, first_class);
   }
-  const ClassTile tile(p, first_class);
+  const ClassTile tile(p.bias, p.class_weight, p.classes, first_class);
   make_logits(product, tile, p.softcap, z);
   make_gradients(p, product, tile, rows, z);
   store_tile(product, z, shared, first_row, first_class, gradients, stride, chunk.rows, stride);

@@ -2,15 +2,12 @@
 // of rows, and sums over rows and classes. Formulas: linear_cross_entropy.h.
 #pragma once
 
+#include "common/cuda_logits.cuh"
 #include "common/cuda_tile_product.cuh"
 #include "linear_cross_entropy/linear_cross_entropy_cuda.h"
 
 namespace paddle_infra {
 namespace {
-
-constexpr float kLog2E = 1.4426950408889634f;
-// Running maxima start here, and hidden classes are -infinity: their difference is never a NaN.
-constexpr float kLowestMax = -1e30f;
 
 template <class Format, int kRows, bool kWeightIsVd>
 using LogitProduct = TileProduct<Format, kRows, kTile, true, kWeightIsVd>;
@@ -31,51 +28,6 @@ PI_DEVICE float class_weight_at(const LinearCrossEntropyParams& p, int64_t c) {
 
 PI_DEVICE float token_weight_at(const LinearCrossEntropyParams& p, int64_t row) {
   return p.token_weight != nullptr ? load_global(p.token_weight + row) : 1.0f;
-}
-
-// The classes of a tile. Positions in it are ints: 64-bit ones of all columns would take the registers.
-struct ClassTile {
-  const float *bias, *weight;  // from the tile's first class on, or null
-  int count;                   // of classes that exist, may be more than a tile has
-
-  PI_DEVICE ClassTile(const LinearCrossEntropyParams& p, int64_t first)
-      : bias(p.bias != nullptr ? p.bias + first : nullptr),
-        weight(p.class_weight != nullptr ? p.class_weight + first : nullptr),
-        count(static_cast<int>(p.classes - first)) {}
-  PI_DEVICE float weight_at(int c) const { return weight != nullptr ? load_global(weight + c) : 1.0f; }
-};
-
-// Products to logits; -infinity beyond the last class.
-template <class Product>
-PI_DEVICE void make_logits(const Product& product, const ClassTile& tile, float softcap,
-                           typename Product::Sums& z) {
-  if (tile.bias != nullptr) {
-    PI_UNROLL
-    for (int n = 0; n < Product::kBlocks; ++n) {
-      PI_UNROLL
-      for (int e = 0; e < 2; ++e) {
-        const int c = product.column(n) + e;
-        const float bias = c < tile.count ? load_global(tile.bias + c) : 0.0f;
-        PI_UNROLL
-        for (int i = 0; i < 4; ++i) z[i / 2][n][i % 2 * 2 + e] += bias;
-      }
-    }
-  }
-  if (softcap > 0.0f) {
-    PI_UNROLL
-    for (int n = 0; n < Product::kBlocks; ++n) {
-      PI_UNROLL
-      for (int i = 0; i < 8; ++i) z[i / 4][n][i % 4] = softcap * tanhf(z[i / 4][n][i % 4] / softcap);
-    }
-  }
-  if (tile.count >= Product::kColumns) return;
-  PI_UNROLL
-  for (int n = 0; n < Product::kBlocks; ++n) {
-    PI_UNROLL
-    for (int i = 0; i < 8; ++i) {
-      if (product.column(n) + i % 2 >= tile.count) z[i / 4][n][i % 4] = -INFINITY;
-    }
-  }
 }
 
 // Adds up over a block, in an order that depends on the size of the block only; thread 0 has the result.

@@ -84,7 +84,9 @@ __global__ void fold_slices(LinearCrossEntropyParams p, Chunk chunk, SliceState*
     state.sum += expf(z - state.max);
     if (p.label_smoothing > 0.0f) state.weighted += class_weight_of(p, c) * z;
   }
-  store_global(states + i, state);
+  store_global(&states[i].sum, state.sum);
+  store_global(&states[i].weighted, state.weighted);
+  store_global(&states[i].max, state.max);
 }
 
 // Loss of one row before scaling. state: of all its slices together.

@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kProductThreads, kProductBlocks<kRows>)
   }
   typename Product::Sums sums;
   const auto finish = [&](int64_t first, typename Product::Sums& z) {
-    const ClassTile tile(p, first);
+    const ClassTile tile(p.bias, p.class_weight, p.classes, first);
     make_logits(product, tile, p.softcap, z);
     PI_UNROLL
     for (int i = 0; i < 4; ++i) {

@@ -17,14 +17,18 @@ namespace {
 
 constexpr int kTopkSlots = 4, kMergeThreads = 128;
 
-PI_DEVICE bool comes_before(const TopkCandidate& a, const TopkCandidate& b) {
+PI_DEVICE bool comes_before(TopkCandidate a, TopkCandidate b) {
   return a.logit > b.logit || (a.logit == b.logit && a.index < b.index);
 }
 
 // Comes after every class.
 PI_DEVICE TopkCandidate no_candidate() { return {-INFINITY, INT_MAX}; }
 
-PI_DEVICE TopkCandidate exchange(const TopkCandidate& mine, int bits) {
+PI_DEVICE TopkCandidate chosen(bool first, TopkCandidate a, TopkCandidate b) {
+  return {first ? a.logit : b.logit, first ? a.index : b.index};
+}
+
+PI_DEVICE TopkCandidate exchange(TopkCandidate mine, int bits) {
   return {__shfl_xor_sync(kAllLanes, mine.logit, bits), __shfl_xor_sync(kAllLanes, mine.index, bits)};
 }
 
@@ -36,23 +40,18 @@ class RowList {
     for (int slot = 0; slot < kTopkSlots; ++slot) slots_[slot] = no_candidate();
   }
 
-  PI_DEVICE const TopkCandidate& operator[](int slot) const { return slots_[slot]; }
+  PI_DEVICE TopkCandidate operator[](int slot) const { return slots_[slot]; }
 
   // All lanes of the warp have to call it, with the same candidate in each four.
-  PI_DEVICE void insert(const TopkCandidate& candidate, int quarter) {
-    const TopkCandidate one = exchange(slots_[kTopkSlots - 1], 1),
-                        three = exchange(slots_[kTopkSlots - 1], 3);
+  PI_DEVICE void insert(TopkCandidate candidate, int quarter) {
+    const TopkCandidate end = slots_[kTopkSlots - 1], one = exchange(end, 1), three = exchange(end, 3);
     // Of the lane before: the one that differs in bit 0, or for lane 2 in both.
-    TopkCandidate before = quarter == 2 ? three : one;
-    if (quarter == 0) before = {INFINITY, -1};
+    TopkCandidate before = chosen(quarter == 0, {INFINITY, -1}, chosen(quarter == 2, three, one));
     PI_UNROLL
     for (int slot = 0; slot < kTopkSlots; ++slot) {
       const TopkCandidate here = slots_[slot];
-      if (comes_before(candidate, before)) {
-        slots_[slot] = before;
-      } else if (comes_before(candidate, here)) {
-        slots_[slot] = candidate;
-      }
+      slots_[slot] = chosen(comes_before(candidate, before), before,
+                            chosen(comes_before(candidate, here), candidate, here));
       before = here;
     }
   }
@@ -62,11 +61,11 @@ class RowList {
     TopkCandidate mine = slots_[0];
     PI_UNROLL
     for (int slot = 1; slot < kTopkSlots; ++slot) {
-      if ((k - 1) % kTopkSlots == slot) mine = slots_[slot];
+      mine = chosen((k - 1) % kTopkSlots == slot, slots_[slot], mine);
     }
     const TopkCandidate one = exchange(mine, 1), two = exchange(mine, 2), three = exchange(mine, 3);
     const int distance = quarter ^ (k - 1) / kTopkSlots;
-    return distance == 0 ? mine : distance == 1 ? one : distance == 2 ? two : three;
+    return chosen(distance < 2, chosen(distance == 0, mine, one), chosen(distance == 2, two, three));
   }
 
  private:
@@ -130,11 +129,11 @@ struct TopkRows {
       PI_UNROLL
       for (int bits = 1; bits < 4; bits *= 2) {
         const TopkCandidate other = exchange(best, bits);
-        if (comes_before(other, best)) best = other;
+        best = chosen(comes_before(other, best), other, best);
       }
       const bool is_new = comes_before(best, bounds[kRow]);
       if (!any_lane(is_new)) break;
-      if (!is_new) best = no_candidate();
+      best = chosen(is_new, best, no_candidate());
       lists[kRow].insert(best, quarter);
       bounds[kRow] = lists[kRow].last(k, quarter);
       forget(product, static_cast<int>(best.index - first), kRow, z);
@@ -151,7 +150,7 @@ struct TopkRows {
       for (int e = 0; e < 2; ++e) {
         const int c = product.column(n) + e;
         const TopkCandidate candidate{z[i / 2][n][i % 2 * 2 + e], static_cast<int>(first) + c};
-        if (c < tile.count && comes_before(candidate, best)) best = candidate;
+        best = chosen(c < tile.count && comes_before(candidate, best), candidate, best);
       }
     }
     return best;

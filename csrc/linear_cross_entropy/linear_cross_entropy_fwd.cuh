@@ -113,21 +113,28 @@ __global__ void __launch_bounds__(kProductThreads, kProductBlocks<kRows>)
   product.run(hidden, weight, first_row, static_cast<int64_t>(first_tile) * kTile, tiles, 0, p.hidden_size,
               sums, finish);
 
-  // Of each row, four lanes and every warp in its columns have a part.
+  // Of each row, four lanes and every warp in its columns have a part. Lane i of four writes their row i; two
+  // places are left free after eight rows, so that what a warp writes is in different banks.
+  constexpr int kPitch = kRows + kRows / 4;
+  const auto place = [](int warp, int row) { return warp * kPitch + row + row / 8 * 2; };
   SplitState* const parts = reinterpret_cast<SplitState*>(shared);
-  __syncthreads();
+  const int quarter = product.lane() % 4;
+  SplitState mine{};
   PI_UNROLL
   for (int i = 0; i < 4; ++i) {
     const SplitState all = joined_over_lanes<3>(states[i]);
-    if (product.lane() % 4 == 0) {
-      store_shared(parts + product.warp_column() * kRows + product.row(i / 2, i % 2), all);
-    }
+    mine.max = i == quarter ? all.max : mine.max;
+    mine.sum = i == quarter ? all.sum : mine.sum;
+    mine.weighted = i == quarter ? all.weighted : mine.weighted;
+    mine.weights = i == quarter ? all.weights : mine.weights;
   }
+  __syncthreads();
+  store_shared(parts + place(product.warp_column(), product.row(quarter / 2, quarter % 2)), mine);
   __syncthreads();
   const int thread = static_cast<int>(threadIdx.x);
   if (thread >= kRows || first_row + thread >= p.rows) return;
-  SplitState all = load_shared(parts + thread);
-  for (int w = 1; w < Product::kWarpColumns; ++w) all = joined(all, load_shared(parts + w * kRows + thread));
+  SplitState all = load_shared(parts + place(0, thread));
+  for (int w = 1; w < Product::kWarpColumns; ++w) all = joined(all, load_shared(parts + place(w, thread)));
   store_global(splits + blockIdx.y * p.rows + first_row + thread, all);
 }
 

@@ -136,7 +136,7 @@ def test_scratch_memory_does_not_grow_with_rows_times_classes(head):
 
 HALF_SHAPES = [
     *((1, 1, 1), (1, 1, 2), (3, 7, 5), (31, 64, 128), (32, 40, 129), (33, 384, 10), (65, 49, 257)),
-    *((127, 72, 127), (128, 64, 256), (129, 65, 130), (252, 507, 123), (5, 16, 30011), (300, 3, 2050)),
+    *((127, 72, 127), (128, 64, 256), (129, 65, 130), (252, 507, 123), (5, 16, 5003), (300, 3, 2050)),
 ]
 
 
@@ -154,11 +154,10 @@ def test_half_options(head, dtype, rows, options):
     check_half(head, make_case(rows, 50, 301, **options), dtype)
 
 
-@FORMATS
-def test_half_chunks_of_rows(head, dtype):
+@pytest.mark.parametrize(("dtype", "layout"), [("bfloat16", "vd"), ("float16", "dv")])
+def test_half_chunks_of_rows(head, dtype, layout):
     """128 rows of 65,600 classes are 16 MB: two chunks, whose shares of the weight's gradient are added up."""
-    for layout in ("vd", "dv"):
-        check_half(head, make_case(140, 8, 65_600, label_smoothing=0.1, weight_layout=layout), dtype)
+    check_half(head, make_case(130, 8, 65_600, label_smoothing=0.1, weight_layout=layout), dtype)
 
 
 @pytest.mark.parametrize("first", range(0, 120, 40))
@@ -295,7 +294,7 @@ def test_errors_say_what_is_expected(head):
     [
         ("cpu", False, None),
         ("gpu", True, None),
-        ("gpu", False, "the head was compiled without CUDA: rebuild it with nvcc and PADDLE_INFRA_CUDA=1"),
+        ("gpu", False, "the library was compiled without CUDA: rebuild it with nvcc and PADDLE_INFRA_CUDA=1"),
         ("xpu:0", True, "there are compiled kernels for cpu and gpu only, hidden is on xpu:0"),
     ],
 )

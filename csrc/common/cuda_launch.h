@@ -1,34 +1,40 @@
-// Launching CUDA kernels. A .cu file that includes this compiles as plain C++ as well: see cuda_host_check.h.
+// Launching CUDA kernels, on a GPU or in the emulator of simt/.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
-#ifdef __CUDACC__
-#include <cuda_runtime.h>
-#define PI_LAUNCH(kernel, blocks, threads, stream, ...) kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
-#else
-#include "common/cuda_host_check.h"
-#endif
+#include "common/cuda_primitives.h"
 
 namespace paddle_infra {
 
 // The number of the running thread in its whole launch. Blocks are whole: kernels ignore numbers beyond their
 // count.
-__device__ inline int64_t thread_number() {
-  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
+PI_DEVICE int64_t thread_number() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 
 // Launches kernels on one stream, and none after the first failure.
 class Launcher {
  public:
   explicit Launcher(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {}
 
+  // At least so many threads, in blocks that share nothing.
   template <class... Parameters>
   void operator()(int64_t threads, void (*kernel)(Parameters...), std::common_type_t<Parameters>... values) {
-    constexpr int64_t kBlock = 256;
-    if (threads == 0 || error_ != cudaSuccess) return;
-    PI_LAUNCH(kernel, static_cast<unsigned>((threads + kBlock - 1) / kBlock), kBlock, stream_, values...);
+    constexpr int kBlock = 256;
+    blocks(dim3(static_cast<unsigned>((threads + kBlock - 1) / kBlock)), kBlock, 0, kernel, values...);
+  }
+
+  // Blocks with dynamic shared memory; nothing if the grid is empty.
+  template <class... Parameters>
+  void blocks(dim3 grid, int threads, int shared_bytes, void (*kernel)(Parameters...),
+              std::common_type_t<Parameters>... values) {
+    constexpr int kWithoutAsking = 48 << 10;
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || error_ != cudaSuccess) return;
+    if (shared_bytes > kWithoutAsking) {
+      error_ = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+      if (error_ != cudaSuccess) return;
+    }
+    PI_LAUNCH(kernel, grid, threads, shared_bytes, stream_, values...);
     error_ = cudaGetLastError();
   }
 

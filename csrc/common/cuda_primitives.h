@@ -215,4 +215,15 @@ PI_DEVICE float max_over_lanes(float value) {
   return value;
 }
 
+// Whether it is true in any lane of the warp.
+PI_DEVICE bool any_lane(bool is_true) {
+#ifdef __CUDACC__
+  return __any_sync(kAllLanes, is_true) != 0;
+#else
+  int any = is_true;
+  for (int bit = 1; bit < 32; bit *= 2) any |= __shfl_xor_sync(kAllLanes, any, bit);
+  return any != 0;
+#endif
+}
+
 }  // namespace paddle_infra

@@ -22,13 +22,14 @@
 //
 // summed over classes; mean divides by the number of classes too, none gives every l_ic.
 //
-// The functions neither allocate nor throw nor know Paddle. All arrays are float32, in C order; rows are
-// dense.
+// The functions neither allocate nor throw nor know Paddle. All arrays are float32 unless `dtype` says
+// otherwise, in C order; rows are dense.
 #pragma once
 
 #include <cstdint>
 
 #include "common/abi.h"
+#include "common/data_type.h"
 #include "common/matmul_precision.h"
 
 namespace paddle_infra {
@@ -78,6 +79,10 @@ struct LinearCrossEntropyParams {
 
   int threads;      // on the CPU, at least 1
   void* workspace;  // of the size below, aligned to 64 bytes
+
+  // Of hidden, weight and their gradients, all others being float32. 16-bit ones are for GPUs only; the four
+  // pointers are then to 16-bit numbers.
+  DataType dtype;
 };
 
 }  // namespace paddle_infra
@@ -106,8 +111,9 @@ PADDLE_INFRA_EXPORT void paddle_infra_linear_cross_entropy_scale_cpu(float* x, i
                                                                      int threads);
 
 // The same on a GPU (but kBinary and kFocal, and gradients in the forward pass): every pointer is to device
-// memory, workspace included. They only queue work on `stream` (a cudaStream_t), and return null or what CUDA
-// says went wrong. In the library only if it was compiled with CUDA.
+// memory, workspace included. They only queue work on `stream` (a cudaStream_t), and return null or what is
+// wrong. A label that is no class makes its row's results NaN. In the library only if it was compiled with
+// CUDA.
 PADDLE_INFRA_EXPORT int64_t
 paddle_infra_linear_cross_entropy_cuda_workspace(const paddle_infra::LinearCrossEntropyParams* params);
 PADDLE_INFRA_EXPORT const char* paddle_infra_linear_cross_entropy_cuda_fwd(

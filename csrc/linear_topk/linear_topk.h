@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "common/abi.h"
+#include "common/data_type.h"
 #include "common/matmul_precision.h"
 
 namespace paddle_infra {
@@ -27,6 +28,9 @@ struct LinearTopkParams {
   // +infinity among its logits, or nothing but -infinity) has NaN and the classes 0, 1, ..., k - 1.
   float* prob;
   int64_t* index;
+
+  // Of hidden and weight. 16-bit ones are for GPUs only; the two pointers are then to 16-bit numbers.
+  DataType dtype;
 };
 
 }  // namespace paddle_infra
@@ -37,3 +41,11 @@ paddle_infra_linear_topk_cpu_workspace(const paddle_infra::LinearTopkParams* par
 
 // Writes prob and index.
 PADDLE_INFRA_EXPORT void paddle_infra_linear_topk_cpu(const paddle_infra::LinearTopkParams* params);
+
+// The same on a GPU: every pointer is to device memory, workspace included. It only queues work on `stream`
+// (a cudaStream_t), and returns null or what is wrong. k is at most 16. In the library only if it was
+// compiled with CUDA.
+PADDLE_INFRA_EXPORT int64_t
+paddle_infra_linear_topk_cuda_workspace(const paddle_infra::LinearTopkParams* params);
+PADDLE_INFRA_EXPORT const char* paddle_infra_linear_topk_cuda(const paddle_infra::LinearTopkParams* params,
+                                                              void* stream);

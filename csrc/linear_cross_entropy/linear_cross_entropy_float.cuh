@@ -1,8 +1,8 @@
-// The CUDA kernels. Formulas: linear_cross_entropy.h. Launch order and memory: linear_cross_entropy.cu.
+// The CUDA kernels for float32 numbers. Formulas: linear_cross_entropy.h. Launch order and memory:
+// linear_cross_entropy_float.cu.
 //
-// Plain on purpose. Every thread computes what it alone writes: no shared memory, no barriers, no atomics. So
-// results do not depend on the order of threads, they are the same bit for bit in every run, and a CPU that
-// runs the threads one after another does the same computation (common/cuda_host_check.h).
+// Plain and exact: sums are made of short ones in double. Every thread computes what it alone writes, without
+// shared memory, barriers or atomics, so results are the same bit for bit in every run.
 #pragma once
 
 #include <cmath>
@@ -37,8 +37,8 @@ struct Chunk {
 
 __host__ __device__ inline int64_t slice_count(int64_t classes) { return (classes + kSlice - 1) / kSlice; }
 
-__device__ inline double class_weight_of(const LinearCrossEntropyParams& p, int64_t c) {
-  return p.class_weight ? p.class_weight[c] : 1.0;
+PI_DEVICE double class_weight_of(const LinearCrossEntropyParams& p, int64_t c) {
+  return p.class_weight ? load_global(p.class_weight + c) : 1.0;
 }
 
 // Adds up term(0) ... term(count - 1): the rounding error grows with kSumBlock, not with count.
@@ -55,15 +55,15 @@ __device__ float sum_of(int64_t count, Term term) {
 }
 
 // The product of two vectors, each with its stride.
-__device__ inline float dot(int64_t size, const float* a, int64_t a_stride, const float* b,
-                            int64_t b_stride) {
-  return sum_of(size, [=](int64_t k) { return a[k * a_stride] * b[k * b_stride]; });
+PI_DEVICE float dot(int64_t size, const float* a, int64_t a_stride, const float* b, int64_t b_stride) {
+  return sum_of(size,
+                [=](int64_t k) { return load_global(a + k * a_stride) * load_global(b + k * b_stride); });
 }
 
-__device__ inline float logit_of(const LinearCrossEntropyParams& p, int64_t row, int64_t c) {
+PI_DEVICE float logit_of(const LinearCrossEntropyParams& p, int64_t row, int64_t c) {
   const float z = dot(p.hidden_size, p.hidden + row * p.hidden_size, 1, p.weight + c * p.weight_class_stride,
                       p.weight_feature_stride) +
-                  (p.bias ? p.bias[c] : 0.0f);
+                  (p.bias ? load_global(p.bias + c) : 0.0f);
   return p.softcap > 0.0f ? p.softcap * tanhf(z / p.softcap) : z;
 }
 
@@ -72,7 +72,7 @@ __global__ void fold_slices(LinearCrossEntropyParams p, Chunk chunk, SliceState*
   const int64_t i = thread_number();
   if (i >= chunk.rows * slice_count(p.classes)) return;
   const int64_t row = chunk.first + i % chunk.rows, first = i / chunk.rows * kSlice;
-  if (p.label[row] == p.ignore_index) return;
+  if (load_global(p.label + row) == p.ignore_index) return;
   const int64_t end = first + kSlice < p.classes ? first + kSlice : p.classes;
   SliceState state = {0.0, 0.0, kMinusHuge};
   for (int64_t c = first; c < end; ++c) {
@@ -84,13 +84,15 @@ __global__ void fold_slices(LinearCrossEntropyParams p, Chunk chunk, SliceState*
     state.sum += expf(z - state.max);
     if (p.label_smoothing > 0.0f) state.weighted += class_weight_of(p, c) * z;
   }
-  states[i] = state;
+  store_global(&states[i].sum, state.sum);
+  store_global(&states[i].weighted, state.weighted);
+  store_global(&states[i].max, state.max);
 }
 
 // Loss of one row before scaling. state: of all its slices together.
-__device__ inline double row_loss(const LinearCrossEntropyParams& p, int64_t row, const SliceState& state,
-                                  double class_weights) {
-  const int64_t label = p.label[row];
+PI_DEVICE double row_loss(const LinearCrossEntropyParams& p, int64_t row, const SliceState& state,
+                          double class_weights) {
+  const int64_t label = load_global(p.label + row);
   const double max = state.max, log_sum = log(state.sum), lse = max + log_sum;
   const double target = logit_of(p, row, label);
   double loss = (1.0 - p.label_smoothing) * class_weight_of(p, label) * (log_sum - (target - max));
@@ -109,15 +111,16 @@ __global__ void finish_rows(LinearCrossEntropyParams p, Chunk chunk, const Slice
   const int64_t row = chunk.first + i, slices = slice_count(p.classes);
   RowStats stats = {};
   double loss = 0.0;
-  if (p.label[row] != p.ignore_index) {
+  if (load_global(p.label + row) != p.ignore_index) {
     SliceState all = {0.0, 0.0, kMinusHuge};
-    for (int64_t s = 0; s < slices; ++s) all.max = fmaxf(all.max, states[s * chunk.rows + i].max);
+    for (int64_t s = 0; s < slices; ++s)
+      all.max = fmaxf(all.max, load_global(&states[s * chunk.rows + i].max));
     for (int64_t s = 0; s < slices; ++s) {
       const SliceState& slice = states[s * chunk.rows + i];
       all.sum += slice.sum * exp(static_cast<double>(slice.max) - all.max);
       all.weighted += slice.weighted;
     }
-    double scale = p.token_weight ? p.token_weight[row] : 1.0;
+    double scale = p.token_weight ? load_global(p.token_weight + row) : 1.0;
     if (p.reduction == Reduction::kMean)
       scale = totals->row_weights == 0.0 ? 0.0 : scale / totals->row_weights;
     stats.max = all.max;
@@ -127,9 +130,9 @@ __global__ void finish_rows(LinearCrossEntropyParams p, Chunk chunk, const Slice
   }
   p.stats[row] = stats;
   if (p.reduction == Reduction::kNone) {
-    p.loss[row] = static_cast<float>(loss);
+    store_global(p.loss + row, static_cast<float>(loss));
   } else {
-    losses[row] = loss;
+    store_global(losses + row, loss);
   }
 }
 
@@ -139,11 +142,10 @@ __global__ void logit_gradients(LinearCrossEntropyParams p, Chunk chunk, const T
                                 float* gradients) {
   const int64_t i = thread_number();
   if (i >= chunk.rows * p.classes) return;
-  const int64_t row = chunk.first + i / p.classes, c = i % p.classes, label = p.label[row];
+  const int64_t row = chunk.first + i / p.classes, c = i % p.classes, label = load_global(p.label + row);
   const RowStats stats = p.stats[row];
-  const float grad = stats.scale * p.grad_loss[p.reduction == Reduction::kNone ? row : 0];
-  gradients[i] = 0.0f;
-  if (label == p.ignore_index || grad == 0.0f) return;
+  const float grad = stats.scale * load_global(p.grad_loss + (p.reduction == Reduction::kNone ? row : 0));
+  if (label == p.ignore_index || grad == 0.0f) return store_global(gradients + i, 0.0f);
   const double on_target = (1.0 - p.label_smoothing) * class_weight_of(p, label);
   const double spread = p.label_smoothing / static_cast<double>(p.classes);
   const double lse = static_cast<double>(stats.max) + stats.log_sum;
@@ -153,7 +155,7 @@ __global__ void logit_gradients(LinearCrossEntropyParams p, Chunk chunk, const T
   gradient -= spread * class_weight_of(p, c);
   if (c == label) gradient -= on_target;
   const double capped = p.softcap > 0.0f ? z / p.softcap : 0.0;
-  gradients[i] = static_cast<float>(grad * gradient * (1.0 - capped * capped));
+  store_global(gradients + i, static_cast<float>(grad * gradient * (1.0 - capped * capped)));
 }
 
 // One thread for each element of the chunk's rows of grad_hidden.
@@ -161,9 +163,14 @@ __global__ void hidden_gradients(LinearCrossEntropyParams p, Chunk chunk, const 
   const int64_t i = thread_number();
   if (i >= chunk.rows * p.hidden_size) return;
   const int64_t row = i / p.hidden_size, feature = i % p.hidden_size;
-  p.grad_hidden[chunk.first * p.hidden_size + i] =
-      dot(p.classes, gradients + row * p.classes, 1, p.weight + feature * p.weight_feature_stride,
-          p.weight_class_stride);
+  store_global(p.grad_hidden + chunk.first * p.hidden_size + i,
+               dot(p.classes, gradients + row * p.classes, 1, p.weight + feature * p.weight_feature_stride,
+                   p.weight_class_stride));
+}
+
+// The first chunk's share of a gradient is written, later ones are added.
+PI_DEVICE void add_share(const Chunk& chunk, float share, float* gradient) {
+  store_global(gradient, chunk.first > 0 ? load_global(gradient) + share : share);
 }
 
 // One thread for each element of grad_weight: adds the chunk's share.
@@ -175,15 +182,16 @@ __global__ void weight_gradients(LinearCrossEntropyParams p, Chunk chunk, const 
   const int64_t feature = is_class_major ? i % p.hidden_size : i / p.classes;
   const float share = dot(chunk.rows, gradients + c, p.classes,
                           p.hidden + chunk.first * p.hidden_size + feature, p.hidden_size);
-  p.grad_weight[i] = chunk.first > 0 ? p.grad_weight[i] + share : share;
+  add_share(chunk, share, p.grad_weight + i);
 }
 
 // One thread for each element of grad_bias: adds the chunk's share.
 __global__ void bias_gradients(LinearCrossEntropyParams p, Chunk chunk, const float* gradients) {
   const int64_t c = thread_number();
   if (c >= p.classes) return;
-  const float share = sum_of(chunk.rows, [=](int64_t row) { return gradients[row * p.classes + c]; });
-  p.grad_bias[c] = chunk.first > 0 ? p.grad_bias[c] + share : share;
+  const float share =
+      sum_of(chunk.rows, [=](int64_t row) { return load_global(gradients + row * p.classes + c); });
+  add_share(chunk, share, p.grad_bias + c);
 }
 
 // What the sums over classes and rows add up.
@@ -195,14 +203,15 @@ struct ClassWeights {
 struct RowWeights {
   LinearCrossEntropyParams p;
   __device__ double operator()(int64_t row) const {
-    if (p.label[row] == p.ignore_index) return 0.0;
-    return (p.token_weight ? p.token_weight[row] : 1.0) * class_weight_of(p, p.label[row]);
+    if (load_global(p.label + row) == p.ignore_index) return 0.0;
+    return (p.token_weight ? load_global(p.token_weight + row) : 1.0) *
+           class_weight_of(p, load_global(p.label + row));
   }
 };
 
 struct RowLosses {
   const double* losses;
-  __device__ double operator()(int64_t row) const { return losses[row]; }
+  __device__ double operator()(int64_t row) const { return load_global(losses + row); }
 };
 
 // kPartials threads: each adds up every kPartials-th term.
@@ -212,7 +221,7 @@ __global__ void sum_partially(int64_t count, Term term, double* partials) {
   if (i >= kPartials) return;
   double sum = 0.0;
   for (int64_t k = i; k < count; k += kPartials) sum += term(k);
-  partials[i] = sum;
+  store_global(partials + i, sum);
 }
 
 // One thread.
@@ -220,8 +229,8 @@ template <class Result>
 __global__ void finish_sum(const double* partials, Result* result) {
   if (thread_number() > 0) return;
   double sum = 0.0;
-  for (int64_t i = 0; i < kPartials; ++i) sum += partials[i];
-  *result = static_cast<Result>(sum);
+  for (int64_t i = 0; i < kPartials; ++i) sum += load_global(partials + i);
+  store_global(result, static_cast<Result>(sum));
 }
 
 }  // namespace

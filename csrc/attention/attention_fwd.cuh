@@ -153,7 +153,8 @@ __global__ void __launch_bounds__(kFwdThreads) attention_fwd(AttentionParams p, 
   }
   wait_for_copies<0>();
 
-  // Every warp has read its rows of Q, and uses their place.
+  // The warp's rows of Q have been read, by all of its lanes, and their place is used for those of O.
+  __syncwarp();
   const float natural = score_factor(p), inverse_keep = 1.0f / (1.0f - p.dropout_p);
   PI_UNROLL
   for (int half = 0; half < 2; ++half) {

@@ -22,8 +22,14 @@ constexpr int kFwdSharedBytes = (kFwdQueries + 2 * kFwdStages * kFwdKeys) * kDim
 template <int kCount>
 using Accumulators = float[kCount][4];
 
+// Blocks that a multiprocessor is to run at a time; 0 leaves it to the compiler, which for 32 wants four and
+// spills registers for that.
+template <int kDim>
+constexpr int kFwdBlocks = kDim == 32 ? 3 : 0;
+
 template <class Format, int kDim, bool kGeneral>
-__global__ void __launch_bounds__(kFwdThreads) attention_fwd(AttentionParams p, bool is_aligned) {
+__global__ void __launch_bounds__(kFwdThreads, kFwdBlocks<kDim>)
+    attention_fwd(AttentionParams p, bool is_aligned) {
   PI_SHARED_MEMORY(shared);
   uint16_t* const q_tile = reinterpret_cast<uint16_t*>(shared);
   uint16_t* const k_tiles = q_tile + kFwdQueries * kDim;

@@ -1,9 +1,10 @@
 // Runs attention's emulated CUDA kernels on random shapes and options, for sanitizers:
-// `attention_driver FIRST COUNT` does COUNT cases from number FIRST on, each in three orders of threads and
-// blocks, and fails if their results differ, or if one is not a number.
+// `attention_driver FIRST COUNT [MOST_HEAD_DIM]` does COUNT cases from number FIRST on, each in three orders
+// of threads and blocks, and fails if their results differ, or if one is not a number.
 //
 // Every array has exactly the size it needs. Results start as NaN, as do keys and values that do not exist: a
 // number that is not written, or is made of what must not be read, shows.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -82,13 +83,13 @@ std::vector<int32_t> starts_of(const std::vector<int32_t>& lengths, int64_t* lon
   return starts;
 }
 
-void choose_sequences(Random& random, AttentionParams& p, Inputs& in) {
+void choose_sequences(Random& random, AttentionParams& p, Inputs& in, int64_t most_head_dim) {
   constexpr int64_t kDims[] = {1, 3, 8, 17, 32, 40, 64, 80, 96, 100, 128};
   p.dtype = random.chance(50) ? DataType::kFloat16 : DataType::kBfloat16;
   p.batch = 1 + random.below(2);
   p.kv_heads = 1 + random.below(2);
   p.heads = p.kv_heads * (1 + random.below(2));
-  p.head_dim = kDims[random.below(11)];
+  p.head_dim = std::min(kDims[random.below(11)], most_head_dim);
   const int64_t most = random.chance(30) ? 200 : 70;
   p.seq_q = 1 + random.below(random.chance(20) ? 4 : most);
   p.seq_k = 1 + random.below(most);
@@ -175,11 +176,11 @@ Results run(AttentionParams p, const Inputs& in, unsigned seed, int64_t number) 
   return results;
 }
 
-void run_case(int64_t number) {
+void run_case(int64_t number, int64_t most_head_dim) {
   Random random{std::mt19937_64(static_cast<uint64_t>(number))};
   AttentionParams p{};
   Inputs in;
-  choose_sequences(random, p, in);
+  choose_sequences(random, p, in, most_head_dim);
   if (in.rows_q == 0 || in.rows_k == 0) return;  // nothing to compute, or nothing to point to
   choose_options(random, p, in);
   fill(random, p, in);
@@ -191,8 +192,9 @@ void run_case(int64_t number) {
 
 }  // namespace
 
-int main(int, char** arguments) {
+int main(int count_of_arguments, char** arguments) {
   const int64_t first = std::atoll(arguments[1]), count = std::atoll(arguments[2]);
-  for (int64_t number = first; number < first + count; ++number) run_case(number);
+  const int64_t most_head_dim = count_of_arguments > 3 ? std::atoll(arguments[3]) : kMostCudaHeadDim;
+  for (int64_t number = first; number < first + count; ++number) run_case(number, most_head_dim);
   std::printf("%lld cases\n", static_cast<long long>(count));
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.cuda.attention_counts import check_forward_counts
 from tests.cuda.attention_emulated import check_forward
 from tests.ops.attention_cases import everything, make_case
 from tests.ops.attention_fuzz import random_case
@@ -87,19 +88,4 @@ def test_results_do_not_depend_on_the_order_of_threads(attention):
 @FORMATS
 @DIMS
 def test_counts_are_those_of_theory(attention, dtype, head_dim):
-    """Products: 4096 operations each. No bank conflicts; reads of whole sectors, each tile once per block."""
-    seq, heads, tile = 256, 2, 64
-    emulator = attention.emulator
-    emulator.configure(0)
-    for causal in (False, True):
-        case = make_case(1, seq, seq, heads, heads, head_dim, dtype=dtype, causal=causal)
-        emulator.take_counters()
-        attention.run(case)
-        count = emulator.take_counters()
-        tiles = sum(block + 1 if causal else seq // tile for block in range(seq // tile)) * heads
-        assert count["mma"] * 4096 == tiles * 4 * tile * tile * head_dim
-        assert count["shared_wavefronts"] == count["shared_ideal"]
-        assert count["global_read_bytes"] == 2 * head_dim * (heads * seq + 2 * tiles * tile)
-        assert count["global_read_sectors"] == count["global_read_ideal"]
-        statistics = 3 * 4 * heads * seq
-        assert count["global_write_bytes"] == 2 * heads * seq * head_dim + statistics
+    check_forward_counts(attention, dtype, head_dim)

@@ -28,10 +28,10 @@ def build_driver(name: str, operator: str, sanitizer: str, folder: Path, csrc: P
     return [*prefix, str(program)]
 
 
-def run(command: list[str], first: int, count: int) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], first: int, count: int, *more: str) -> subprocess.CompletedProcess[str]:
     options = {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1", "ASAN_OPTIONS": "detect_leaks=1"}
     return subprocess.run(
-        [*command, str(first), str(count)],
+        [*command, str(first), str(count), *more],
         capture_output=True,
         text=True,
         env={**os.environ, **options},

@@ -5,11 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install -c constraints.txt
+CUDA_TOOLCHAIN := nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-crt nvidia-cuda-runtime nvidia-cuda-cccl
+CUDA_TOOLS := nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm nvidia-cuda-nvrtc-cu12
 SOURCES := constraints.txt pyproject.toml setup.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format bench docs build clean
+.PHONY: help demo test test-slow check check-cuda format bench docs build cuda clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -30,6 +32,10 @@ check: $(VENV)/.onnx,dev build ## Lint, formats, types, layering, and the comman
 	$(BIN)/mypy
 	git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_readme.py
+
+check-cuda: $(VENV)/.onnx,dev $(VENV)/.nvcc build ## What can be known of the CUDA kernels without a GPU, slow tests included.
+	$(INSTALL) $(CUDA_TOOLS)
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/cuda tests/build/test_cuda_library.py $(ARGS)
 
 format: $(VENV)/.onnx,dev ## Rewrite the sources in the project's format.
 	$(BIN)/ruff check --fix .
@@ -53,6 +59,9 @@ docs: $(VENV)/.onnx,docs build ## Build the documentation into docs/_build/html.
 build: $(VENV)/.base ## Compile the operators (only what changed).
 	@$(BIN)/python csrc/build.py --output-dir paddle_infra/_lib
 
+cuda: $(VENV)/.nvcc ## Compile the CUDA kernels into a library of their own, without a GPU (fetches nvcc if there is none).
+	@PADDLE_INFRA_CUDA=1 $(BIN)/python csrc/build.py --standalone --output-dir build/cuda
+
 clean: ## Remove the virtual environment and everything built.
 	rm -rf $(VENV) build dist docs/_build paddle_infra/_lib paddle_infra.egg-info
 
@@ -63,6 +72,10 @@ $(VENV)/.base: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip setuptools wheel
 	$(INSTALL) ninja paddlepaddle
+	@touch $@
+
+$(VENV)/.nvcc: constraints.txt $(VENV)/.base
+	@$(BIN)/python csrc/build.py --find-nvcc 2>/dev/null || $(INSTALL) $(CUDA_TOOLCHAIN)
 	@touch $@
 
 # seqeval comes as source only and must be built in isolation: it needs a build tool that is not ours to install.

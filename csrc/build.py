@@ -8,7 +8,7 @@ ninja): setup.py loads this file by its path.
 ``--standalone`` builds a library of the kernels alone, without Paddle: see :func:`build_standalone`.
 
 Environment: ``CXX``; ``MAX_JOBS`` (parallel compilations); ``PADDLE_INFRA_CUDA`` (1 compiles the CUDA sources
-also for a CPU Paddle, 0 leaves them out); ``PADDLE_INFRA_CUDA_ARCH_LIST`` (default ``80;89;90a``);
+also for a CPU Paddle, 0 leaves them out); ``PADDLE_INFRA_CUDA_ARCH_LIST`` (default ``80;89;90a;100``);
 ``CUDA_HOME`` or ``NVCC``; with ``--standalone`` also ``CXXFLAGS`` and ``LDFLAGS``.
 """
 
@@ -40,7 +40,7 @@ PROJECT = CSRC.parent
 LIBRARY = "libpaddle_infra.so"
 SIDECAR = "libpaddle_infra.json"
 STANDALONE = "libpaddle_infra_kernels.so"
-DEFAULT_CUDA_ARCHS = "80;89;90a"
+DEFAULT_CUDA_ARCHS = "80;89;90a;100"
 
 
 class BuildError(RuntimeError):
@@ -117,13 +117,14 @@ def wants_cuda(paddle: PaddleInstallation | None) -> bool:
 
 
 def find_nvcc() -> str:
-    """Locate nvcc: NVCC, CUDA_HOME/bin, PATH, /usr/local/cuda/bin, in this order."""
+    """Locate nvcc: NVCC, CUDA_HOME/bin, PATH, /usr/local/cuda/bin, the package nvidia-cuda-nvcc, in this order."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     places = [
         os.environ.get("NVCC"),
         f"{home}/bin/nvcc" if home else None,
         "nvcc",
         "/usr/local/cuda/bin/nvcc",
+        *(f"{folder}/bin/nvcc" for folder in packaged_toolkits()),
     ]
     for place in places:
         found = shutil.which(place) if place else None
@@ -131,8 +132,16 @@ def find_nvcc() -> str:
             return found
     raise BuildError(
         "CUDA sources are to be compiled (Paddle is a CUDA build, or PADDLE_INFRA_CUDA=1), but nvcc was not "
-        "found in NVCC, CUDA_HOME, PATH or /usr/local/cuda: install the toolkit, or set PADDLE_INFRA_CUDA=0"
+        "found in NVCC, CUDA_HOME, PATH, /usr/local/cuda or the Python packages: install the toolkit (`make cuda` "
+        "does), or set PADDLE_INFRA_CUDA=0"
     )
+
+
+def packaged_toolkits() -> list[Path]:
+    """Return the folders where NVIDIA's packages put a CUDA toolkit, for the running Python."""
+    spec = importlib.util.find_spec("nvidia")
+    places = spec.submodule_search_locations if spec is not None else None
+    return [folder for place in places or () for folder in sorted(Path(place).glob("cu[1-9]*"), reverse=True)]
 
 
 def cuda_arch_flags(archs: str) -> list[str]:
@@ -221,7 +230,8 @@ def find_toolchain(paddle: PaddleInstallation | None, cuda: bool) -> Toolchain:
         archs = cuda_arch_flags(os.environ.get("PADDLE_INFRA_CUDA_ARCH_LIST") or DEFAULT_CUDA_ARCHS)
         nvcc_flags = ["-std=c++17", *defines, "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall", *archs]
         includes += ["-isystem", f"{toolkit}/include", "-isystem", f"{toolkit}/include/cccl"]
-        link_flags += [f"-L{toolkit}/lib64", "-lcudart_static", "-lrt", "-lpthread"]
+        libraries = next((f"{toolkit}/{name}" for name in ("lib64", "lib") if (toolkit / name).is_dir()), "")
+        link_flags += [f"-L{libraries}", "-lcudart_static", "-lrt", "-lpthread"]
     return Toolchain(
         cxx,
         version,
@@ -418,6 +428,7 @@ def main() -> int:
         "--output-dir", type=Path, help="default: paddle_infra/_lib; standalone: build/standalone"
     )
     parser.add_argument("--build-root", type=Path, default=PROJECT / "build")
+    parser.add_argument("--find-nvcc", action="store_true", help="say which nvcc would be used, and stop")
     parser.add_argument("--standalone", action="store_true", help="only the kernels, without Paddle")
     arguments = parser.parse_args()
     make = build_standalone if arguments.standalone else build
@@ -425,6 +436,9 @@ def main() -> int:
         "build/standalone" if arguments.standalone else "paddle_infra/_lib"
     )
     try:
+        if arguments.find_nvcc:
+            print(find_nvcc())
+            return 0
         print(make(folder.resolve(), arguments.build_root.resolve()))
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)

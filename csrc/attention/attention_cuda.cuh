@@ -2,6 +2,8 @@
 // memory, and from products to scores. The same rules as attention_plan.h has for the CPU.
 #pragma once
 
+#include <cmath>
+
 #include "attention/attention.h"
 #include "common/cuda_primitives.h"
 #include "common/dropout_hash.h"

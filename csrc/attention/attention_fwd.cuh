@@ -266,7 +266,8 @@ __global__ void __launch_bounds__(kFwdThreads) attention_fwd(AttentionParams p, 
   }
   wait_for_copies<0>();
 
-  // Every warp has read its rows of Q, and uses their place.
+  // The warp's rows of Q have been read, by all of its lanes, and their place is used for those of O.
+  __syncwarp();
   const TileTarget out{static_cast<uint16_t*>(p.o) + offset_of(p, p.q_stride, b, seq.q_row, head),
                        p.q_stride.sequence, seq.q_rows, static_cast<int>(p.head_dim), q.is_aligned};
   PI_UNROLL

@@ -61,6 +61,7 @@ struct Warp {
   int collective = 0;
   alignas(16) unsigned char in[kWarpSize][kMostCollected];
   alignas(16) unsigned char out[2][kWarpSize][kMostCollected];  // a lane may be one collective behind
+  uint64_t orders[2] = {};                                      // see Block
   WarpAccesses accesses;
 };
 
@@ -68,6 +69,9 @@ struct Block {
   Index3 index, grid, size;
   unsigned alive = 0, arrived = 0;
   uint64_t generation = 0;
+  // What ThreadSanitizer knows a barrier by. Two take turns: with one, a thread that has reached the next
+  // barrier already would be ordered before those that have not left this one.
+  uint64_t orders[2] = {};
   unsigned char* shared = nullptr;
   size_t shared_bytes = 0;
   std::vector<Fiber> fibers;
@@ -135,7 +139,8 @@ inline void wait_for_block() {
   Block& b = this_block();
   Fiber& me = this_fiber();
   counters().add(Count::kBarriers);
-  note_release(&b);
+  uint64_t* const order = &b.orders[b.generation & 1];
+  note_release(order);
   if (++b.arrived == b.alive) {
     b.arrived = 0;
     ++b.generation;
@@ -144,7 +149,7 @@ inline void wait_for_block() {
     me.generation = b.generation;
     to_scheduler();
   }
-  note_acquire(&b);
+  note_acquire(order);
 }
 
 // Lanes of a warp meet: each gives `in`, the last one to arrive calls finish(warp, outs), each gets its out.
@@ -159,19 +164,18 @@ Out collect(int collective, bool orders_memory, const In& in, Finish finish) {
   if (warp.arrived == 0) warp.collective = collective;
   if (warp.collective != collective) fail("lanes of a warp meet in different instructions");
   std::memcpy(warp.in[me.lane], &in, sizeof in);
-  if (orders_memory) note_release(&warp);
+  uint64_t* const order = &warp.orders[generation & 1];
+  if (orders_memory) note_release(order);
   if (++warp.arrived == kWarpSize) {
-    if (orders_memory) note_acquire(&warp);
     finish(warp, warp.out[generation & 1]);
     warp.arrived = 0;
     ++warp.generation;
-    if (orders_memory) note_release(&warp);
   } else {
     me.wait = Wait::kWarp;
     me.generation = generation;
     to_scheduler();
   }
-  if (orders_memory) note_acquire(&warp);
+  if (orders_memory) note_acquire(order);
   Out out;
   std::memcpy(&out, warp.out[generation & 1][me.lane], sizeof out);
   return out;

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "simt/sanitizers.h"
+
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
@@ -51,7 +53,7 @@ inline void make_context(Context* context, char* stack, size_t size, void (*entr
   context->stack_pointer = top;
 }
 
-inline void switch_context(Context* from, Context* to) {
+PI_SIMT_NO_TSAN inline void switch_context(Context* from, Context* to) {
   paddle_infra_simt_switch(&from->stack_pointer, to->stack_pointer);
 }
 
@@ -69,7 +71,9 @@ inline void make_context(Context* context, char* stack, size_t size, void (*entr
   makecontext(&context->context, entry, 0);
 }
 
-inline void switch_context(Context* from, Context* to) { swapcontext(&from->context, &to->context); }
+PI_SIMT_NO_TSAN inline void switch_context(Context* from, Context* to) {
+  swapcontext(&from->context, &to->context);
+}
 
 #endif
 

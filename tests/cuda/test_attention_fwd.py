@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.cuda.attention_counts import check_forward_counts
 from tests.cuda.attention_emulated import check_forward
 from tests.ops.attention_gold import bfloat16
 from tests.ops.attention_inputs import everything, make_case, random_case
@@ -86,21 +87,4 @@ def test_results_do_not_depend_on_the_order_of_threads(attention):
 @FORMATS
 @DIMS
 def test_counts_are_those_of_theory(attention, dtype, head_dim):
-    """Products: 4096 operations each. No bank conflicts; reads of whole sectors, each tile once per block."""
-    seq, heads, keys = 256, 2, 64
-    queries = 128 if head_dim <= 64 else 64  # of a block
-    emulator = attention.emulator
-    emulator.configure(0)
-    for causal in (False, True):
-        case = make_case(1, seq, seq, heads, heads, head_dim, dtype=dtype, causal=causal)
-        emulator.take_counters()
-        attention.run(case)
-        count = emulator.take_counters()
-        blocks = range(queries, seq + 1, queries)  # where each ends
-        steps = sum(end // keys if causal else seq // keys for end in blocks) * heads
-        assert count["mma"] * 4096 == steps * 4 * queries * keys * head_dim
-        assert count["shared_wavefronts"] == count["shared_ideal"]
-        assert count["global_read_bytes"] == 2 * head_dim * (heads * seq + 2 * steps * keys)
-        assert count["global_read_sectors"] == count["global_read_ideal"]
-        statistics = 3 * 4 * heads * seq
-        assert count["global_write_bytes"] == 2 * heads * seq * head_dim + statistics
+    check_forward_counts(attention, dtype, head_dim)

@@ -30,6 +30,12 @@ def test_lengths_around_tiles(attention, dtype, head_dim, shape):
         check_backward(attention, make_case(1, *shape, 2, 1, head_dim, dtype=dtype, causal=causal))
 
 
+@pytest.mark.parametrize("head_dim", [32, 96])
+@pytest.mark.parametrize("window", [(1, 0), (0, 1), (0, 0), (33, 0), (0, 33)], ids=str)
+def test_windows_that_reach_one_row_into_a_tile(attention, head_dim, window):
+    check_backward(attention, make_case(1, 130, 130, 1, 1, head_dim, dtype="bfloat16", window=window))
+
+
 @FORMATS
 @pytest.mark.parametrize("head_dim", [1, 3, 8, 17, 40, 72, 100, 120])
 def test_other_head_dimensions_are_padded(attention, dtype, head_dim):

@@ -1,5 +1,6 @@
 // The CUDA entry points of attention: which instance of a kernel runs.
 #include "attention/attention_cuda.h"
+#include "attention/attention_f32.h"
 #include "common/cuda_primitives.h"
 
 namespace paddle_infra {
@@ -37,6 +38,7 @@ using paddle_infra::DataType;
 
 const char* paddle_infra_attention_cuda_fwd(const AttentionParams* params, void* stream) {
   const AttentionParams& p = *params;
+  if (p.dtype == DataType::kFloat32) return paddle_infra::attention_f32_fwd(p, stream);
   if (p.head_dim > paddle_infra::kMostCudaHeadDim) return "head_dim: expected at most 128 on a GPU";
   if (p.dtype == DataType::kBfloat16) return paddle_infra::fwd_of_format<paddle_infra::Bfloat16>(p, stream);
   if (p.dtype == DataType::kFloat16) return paddle_infra::fwd_of_format<paddle_infra::Float16>(p, stream);

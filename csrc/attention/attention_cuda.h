@@ -14,3 +14,12 @@ constexpr int64_t kMostCudaHeadDim = 128;
 // Writes o, stats and lse.
 PADDLE_INFRA_EXPORT const char* paddle_infra_attention_cuda_fwd(const paddle_infra::AttentionParams* params,
                                                                 void* stream);
+
+// The same for float32 in full precision, head_dim up to 256, and its gradients: as for the CPU in
+// attention.h.
+PADDLE_INFRA_EXPORT const char* paddle_infra_attention_f32_cuda_fwd(
+    const paddle_infra::AttentionParams* params, void* stream);
+PADDLE_INFRA_EXPORT const char* paddle_infra_attention_f32_cuda_bwd(
+    const paddle_infra::AttentionParams* params, void* stream);
+PADDLE_INFRA_EXPORT int64_t
+paddle_infra_attention_f32_cuda_bwd_workspace(const paddle_infra::AttentionParams* params);

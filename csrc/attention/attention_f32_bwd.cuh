@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(kF32Threads, 2)
           store_shared(space.weights[1] + at, g.product);
         }
       }
-      __syncthreads();
+      __syncwarp();  // a row of weights is made and used by one warp
       add_weighted_rows<kDim, Tile::kOther>(grad_v, space.weights[0], space.other[1], place);
       add_weighted_rows<kDim, Tile::kOther>(grad_k, space.weights[1], space.other[0], place);
     }
@@ -247,7 +247,7 @@ __global__ void __launch_bounds__(kF32Threads, 2)
         store_shared(space.weights[0] + weight_at<Tile::kOther>(row, column), g.product);
       }
     }
-    __syncthreads();
+    __syncwarp();  // a row of weights is made and used by one warp
     add_weighted_rows<kDim, Tile::kOther>(grad_q, space.weights[0], space.other[0], place);
   }
   float* const to = static_cast<float*>(p.grad_q) + offset_of(p, p.q_stride, b, seq.q_row, head);

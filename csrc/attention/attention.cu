@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "attention/attention_cuda.h"
+#include "attention/attention_f32.h"
 #include "common/cuda_primitives.h"
 
 namespace paddle_infra {
@@ -46,8 +47,10 @@ const char* with_instance(const AttentionParams& p, Run run) {
 }  // namespace paddle_infra
 
 using paddle_infra::AttentionParams;
+using paddle_infra::DataType;
 
 const char* paddle_infra_attention_cuda_fwd(const AttentionParams* params, void* stream) {
+  if (params->dtype == DataType::kFloat32) return paddle_infra::attention_f32_fwd(*params, stream);
   return paddle_infra::with_instance(*params, [&](auto format, auto dim) {
     return paddle_infra::launch_attention_fwd<decltype(format), dim>(
         *params, paddle_infra::is_aligned(*params), stream);
@@ -56,6 +59,7 @@ const char* paddle_infra_attention_cuda_fwd(const AttentionParams* params, void*
 
 int64_t paddle_infra_attention_cuda_bwd_workspace(const AttentionParams* params) {
   const AttentionParams& p = *params;
+  if (p.dtype == DataType::kFloat32) return paddle_infra::attention_f32_bwd_workspace(p);
   constexpr int64_t kBytesOfRow = 16;  // BwdRow, in the order of stats
   // Packed, the stride of heads counts all rows.
   const int64_t rows = p.cu_seqlens_q != nullptr ? p.lse_stride[1] : p.seq_q;
@@ -65,6 +69,7 @@ int64_t paddle_infra_attention_cuda_bwd_workspace(const AttentionParams* params)
 }
 
 const char* paddle_infra_attention_cuda_bwd(const AttentionParams* params, void* stream) {
+  if (params->dtype == DataType::kFloat32) return paddle_infra::attention_f32_bwd(*params, stream);
   return paddle_infra::with_instance(*params, [&](auto format, auto dim) {
     return paddle_infra::launch_attention_bwd<decltype(format), dim>(
         *params, paddle_infra::is_aligned(*params), stream);

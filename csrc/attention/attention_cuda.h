@@ -23,3 +23,19 @@ paddle_infra_attention_cuda_bwd_workspace(const paddle_infra::AttentionParams* p
 // Without atomics: the same bits every time.
 PADDLE_INFRA_EXPORT const char* paddle_infra_attention_cuda_bwd(const paddle_infra::AttentionParams* params,
                                                                 void* stream);
+
+// The same for float32 in full precision, head_dim up to 256, and its gradients: as for the CPU in
+// attention.h.
+PADDLE_INFRA_EXPORT const char* paddle_infra_attention_f32_cuda_fwd(
+    const paddle_infra::AttentionParams* params, void* stream);
+PADDLE_INFRA_EXPORT const char* paddle_infra_attention_f32_cuda_bwd(
+    const paddle_infra::AttentionParams* params, void* stream);
+PADDLE_INFRA_EXPORT int64_t
+paddle_infra_attention_f32_cuda_bwd_workspace(const paddle_infra::AttentionParams* params);
+
+// Few queries against a cache, in any of the three formats, head_dim up to 128: as for the CPU in
+// attention.h. Writes o and lse.
+PADDLE_INFRA_EXPORT int64_t
+paddle_infra_attention_decode_cuda_workspace(const paddle_infra::AttentionParams* params);
+PADDLE_INFRA_EXPORT const char* paddle_infra_attention_decode_cuda(
+    const paddle_infra::AttentionParams* params, void* stream);

@@ -297,6 +297,7 @@ const char* launch_variant(const AttentionParams& p, bool is_aligned, void* stre
 
 template <class Format, int kDim>
 const char* launch_attention_fwd(const AttentionParams& p, bool is_aligned, void* stream) {
+  if (p.seq_q * p.heads * p.batch == 0) return nullptr;  // a GPU refuses a grid without blocks
   const bool is_general = !is_aligned || !is_plain(p) || p.dropout_p > 0.0f;
   return is_general ? launch_variant<Format, kDim, true>(p, is_aligned, stream)
                     : launch_variant<Format, kDim, false>(p, is_aligned, stream);

@@ -34,14 +34,23 @@ class Target:
         operator: Its folder of csrc.
         probe: Module that checks a library: ``python -m probe LIBRARY HEAD_DIM``.
         driver: Program of this folder for sanitizers.
+        sources: The files that are compiled; others of the operator's folder are left out.
     """
 
     operator: str
     probe: str
     driver: str
+    sources: tuple[str, ...]
 
 
-TARGETS = {"attention_fwd": Target("attention", "tests.cuda.mutation_probe", "attention_driver")}
+TARGETS = {
+    "attention_fwd": Target(
+        "attention",
+        "tests.cuda.mutation_probe",
+        "attention_driver",
+        ("attention.cu", "attention_fwd_instance.cu"),
+    )
+}
 MUTATIONS: dict[str, tuple[Mutation, ...]] = {"attention_fwd": ATTENTION_FWD}
 
 
@@ -54,8 +63,11 @@ def plant(target: Target, mutation: Mutation | None, csrc: Path) -> None:
         if name.startswith(f"{target.operator}/") and "PI_HEAD_DIM" in macros:
             macros["PI_HEAD_DIM"] = [dim]
     (csrc / "instances.json").write_text(json.dumps(instances))
+    for path in (csrc / target.operator).glob("*.cu"):
+        if path.name not in target.sources:
+            path.unlink()
     entry = csrc / target.operator / f"{target.operator}.cu"
-    entry.write_text(re.sub(r"(launch_\w+<Format, )\d+>", rf"\g<1>{dim}>", entry.read_text()))
+    entry.write_text(re.sub(r"(integral_constant<int, )\d+>", rf"\g<1>{dim}>", entry.read_text()))
     if mutation is None:
         return
     file = csrc / mutation.file
@@ -72,7 +84,8 @@ def find(target: Target, mutation: Mutation | None) -> str:
         folder = Path(name)
         csrc = folder / "csrc"
         plant(target, mutation, csrc)
-        library = build([target.operator], folder / "values", csrc=csrc, flags=("-O1", "-Wno-error"))
+        options = ("-O1", "-Wno-error")
+        library = build([target.operator], folder / "values", csrc=csrc, flags=options, stub_missing=True)
         command = [sys.executable, "-W", "ignore", "-m", target.probe, str(library), str(dim)]
         probe = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
         if probe.returncode == 1 and probe.stdout:

@@ -24,7 +24,9 @@ def build_driver(name: str, operator: str, sanitizer: str, folder: Path, csrc: P
     flags, prefix = SANITIZERS[sanitizer]
     driver = Path(__file__).with_name(f"{name}.cc")
     options = ("-x", "c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{csrc}", str(driver))
-    program = build([operator], folder, csrc=csrc, flags=("-O1", "-g", *flags), link=options)
+    program = build(
+        [operator], folder, csrc=csrc, flags=("-O1", "-g", *flags), link=options, stub_missing=csrc != CSRC
+    )
     return [*prefix, str(program)]
 
 

@@ -1,0 +1,93 @@
+"""Kernels of attention to a cache in the emulator: random cases, and the comparison with float64."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from paddle_infra._core.tolerances import largest_error
+from tests.cuda.attention_emulated import FACTOR, I64, POINTER, ROUNDING, Params, make_params
+from tests.cuda.attention_f32_emulated import check_results, make_params_f32
+from tests.cuda.emulator import Emulator, aligned_copy, from_bits
+from tests.ops.attention_cases import make_case
+from tests.ops.attention_gold import Case, bfloat16, gold
+
+
+class EmulatedDecode:
+    """Runs cases of tests/ops/attention_cases.py, without dropout, on emulated kernels."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self.function = emulator.library.paddle_infra_attention_decode_cuda
+        self.function.argtypes, self.function.restype = [ctypes.POINTER(Params), POINTER], ctypes.c_char_p
+        self.workspace_bytes = emulator.library.paddle_infra_attention_decode_cuda_workspace
+        self.workspace_bytes.argtypes, self.workspace_bytes.restype = [ctypes.POINTER(Params)], I64
+
+    def run(self, case: Case, align_to_lengths: bool = True) -> dict[str, np.ndarray]:
+        """Return out and lse."""
+        make = make_params_f32 if case.dtype == "float32" else make_params
+        p, arrays = make(case, 0, align_to_lengths)
+        p.stats = None
+        workspace = aligned_copy(np.full(self.workspace_bytes(ctypes.byref(p)), 0xFF, "uint8"))
+        p.workspace = workspace.ctypes.data if workspace.size else None
+        self.emulator.announce(*arrays.values(), workspace)
+        error = self.function(ctypes.byref(p), None)
+        self.emulator.forget()
+        assert error is None, error
+        out = arrays["o"] if case.dtype == "float32" else from_bits(arrays["o"], case.dtype)
+        return {"out": out, "lse": arrays["lse"]}
+
+
+def check_decode(kernels: EmulatedDecode, case: Case, align_to_lengths: bool = True) -> None:
+    """Assert that the result is as exact as the definition with factors and result rounded to the format."""
+    found = kernels.run(case, align_to_lengths)
+    true = gold(case, align_to_lengths=align_to_lengths)
+    if case.dtype == "float32":
+        return check_results(found, true)
+    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
+    rounded = gold(case, align_to_lengths=align_to_lengths, rounding=rounding)
+    for name, value in found.items():
+        truth = true.results[name]
+        is_empty = np.isneginf(truth)
+        assert np.array_equal(np.isneginf(value), is_empty), name
+        own = 2.0**-22 if name == "lse" else ROUNDING[case.dtype]
+        budget = FACTOR * largest_error(rounded.results[name][~is_empty], truth[~is_empty])
+        budget += own * true.magnitudes[name]
+        error = largest_error(value[~is_empty], truth[~is_empty])
+        assert error <= budget, f"{name}: error {error:.3g}, allowed {budget:.3g}"
+    return None
+
+
+def random_decode_case(seed: int, dtype: str) -> Case:
+    """Up to 16 queries, up to 48 that share a key-value head; one split of keys or several; options by chance."""
+    rng = np.random.default_rng([11, seed])
+
+    def one_of(*values: Any) -> Any:
+        return values[int(rng.integers(len(values)))]
+
+    def by_chance(share: float) -> bool:
+        return bool(rng.random() < share)
+
+    batch, groups, kv_heads = int(rng.integers(1, 3)), one_of(1, 2, 3), one_of(1, 2)
+    seq_q, seq_k = one_of(1, 1, 2, 5, 16), int(rng.integers(1, one_of(20, 100, 600, 900)))
+    heads = groups * kv_heads
+    options: dict[str, Any] = {"causal": by_chance(0.7)}
+    kind = one_of("none", "none", "bias", "mask")
+    if kind != "none":
+        options[kind] = tuple(1 if by_chance(0.4) else size for size in (batch, heads, seq_q, seq_k))
+    if by_chance(0.3):
+        options["window"] = tuple(None if by_chance(0.3) else int(n) for n in rng.integers(0, seq_k + 1, 2))
+    if by_chance(0.7):
+        options["kv_lengths"] = rng.integers(0, seq_k + 1, batch)
+    if by_chance(0.1):
+        options["q_lengths"] = rng.integers(0, seq_q + 1, batch)
+    if by_chance(0.2):
+        options["alibi"] = one_of((heads,), (batch, heads))
+    if by_chance(0.2):
+        options["softcap"] = one_of(0.5, 3.0, 30.0)
+    if by_chance(0.3):
+        options["scale"] = one_of(-0.3, 0.0, 0.07, 1.0)
+    head_dim = one_of(1, 3, 8, 17, 32, 64, 72, 128)
+    return make_case(batch, seq_q, seq_k, heads, kv_heads, head_dim, seed=seed, dtype=dtype, **options)

@@ -82,29 +82,26 @@ __global__ void __launch_bounds__(kProductThreads, kProductBlocks<kRows>)
   const int all_tiles = static_cast<int>((p.classes + kTile - 1) / kTile);
   const int tiles = first_tile + part_tiles < all_tiles ? part_tiles : all_tiles - first_tile;
 
-  int label[4];  // -1: no logit is wanted
   SplitState states[4];
   PI_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const int64_t row = first_row + product.row(i / 2, i % 2);
-    const int64_t at = row < p.rows ? load_global(p.label + row) : -1;
-    label[i] = is_class(p, at) ? static_cast<int>(at) : -1;
-    states[i] = {kLowestMax, 0.0f, 0.0f, 0.0f};
-  }
+  for (int i = 0; i < 4; ++i) states[i] = {kLowestMax, 0.0f, 0.0f, 0.0f};
   typename Product::Sums sums;
   const auto finish = [&](int64_t first, typename Product::Sums& z) {
     const ClassTile tile(p.bias, p.class_weight, p.classes, first);
     make_logits(product, tile, p.softcap, z);
     PI_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const int target = label[i] - static_cast<int>(first);
+      // Read for every tile: to keep it would cost registers that products need.
+      const int64_t row = first_row + product.row(i / 2, i % 2);
+      const int64_t label = row < p.rows ? load_global(p.label + row) : -1;
+      const int64_t target = is_class(p, label) ? label - first : -1;
       if (target < 0 || target >= kTile) continue;
       PI_UNROLL
       for (int n = 0; n < Product::kBlocks; ++n) {
         PI_UNROLL
         for (int e = 0; e < 2; ++e) {
           if (product.column(n) + e != target) continue;
-          store_global(targets + first_row + product.row(i / 2, i % 2), z[i / 2][n][i % 2 * 2 + e]);
+          store_global(targets + row, z[i / 2][n][i % 2 * 2 + e]);
         }
       }
     }

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import sysconfig
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,25 +50,33 @@ ARCHS = {
 }
 #: Template arguments that are only true or false, by the position of each: what they are called in names.
 FLAGS = {"attention_fwd": {2: ("plain", "general")}}
-#: Bytes of dynamic shared memory that a kernel is launched with, from its template arguments.
-DYNAMIC_SHARED = {"attention_fwd": lambda arguments: (64 + 2 * 2 * 64) * int(arguments[1]) * 2}
+#: Bytes of dynamic shared memory that a kernel is launched with, from its template arguments. Of kernels that are not
+#: here it is not known, nor how many of their blocks run at a time.
+DYNAMIC_SHARED = {
+    "attention_fwd": lambda arguments: (64 * row_tiles(arguments) + 2 * 2 * 64) * int(arguments[1]) * 2
+}
 #: Kernels without __launch_bounds__ are started by Launcher (csrc/common/cuda_launch.h), in blocks of this size.
 LAUNCHER_THREADS = 256
 #: Instructions that are counted, by how they begin.
 INSTRUCTIONS = {"mma": "HMMA", "ldmatrix": "LDSM", "async_copies": "LDGSTS", "exp2": "MUFU.EX2"}
 
 
+def row_tiles(arguments: list[str]) -> int:
+    """Return how many tiles of 16 queries a warp of attention_fwd has."""
+    return 2 if int(arguments[1]) <= (32 if arguments[2] == "general" else 64) else 1
+
+
 def attention_fwd_theory(arguments: list[str]) -> dict[str, int]:
-    """Count the instructions of a warp that has 16 queries, for one tile of 64 keys."""
-    dim, is_general = int(arguments[1]), arguments[2] == "general"
-    scores, rows = 16 * 64 // 32, 2  # of a lane
+    """Count the instructions of a warp for one tile of 64 keys."""
+    dim, is_general, tiles = int(arguments[1]), arguments[2] == "general", row_tiles(arguments)
+    scores, rows = tiles * 16 * 64 // 32, tiles * 2  # of a lane
     # Each score has one, each row has one for the sums so far. What tanhf is made of is the compiler's choice.
     exponentials = {} if is_general else {"exp2": scores + rows}
     return exponentials | {
         # m16n8k16 products: S has 64 / 8 columns of them and dim / 16 steps, O has dim / 8 and 64 / 16.
-        "mma": 64 // 8 * dim // 16 + dim // 8 * 64 // 16,
-        # Four matrices of 8 x 8 each: Q once; K and V.
-        "ldmatrix": dim // 16 + 2 * (64 * dim // 256),
+        "mma": tiles * (64 // 8 * dim // 16 + dim // 8 * 64 // 16),
+        # Four matrices of 8 x 8 each: Q (of one tile before the loop, of two in it); K and V.
+        "ldmatrix": tiles * dim // 16 + 2 * (64 * dim // 256),
     }
 
 
@@ -166,17 +176,18 @@ def figures(
         return sum(n for name, n in instructions.items() if name.startswith(beginnings))
 
     name, arguments = split_name(key)
-    dynamic = DYNAMIC_SHARED.get(name, lambda _: 0)(arguments)
-    if count("LDS", "STS", "LDGSTS", "ATOMS") and not usage["SHARED"] + dynamic:
-        raise ValueError(f"{name} uses dynamic shared memory: add how much to DYNAMIC_SHARED in {__file__}")
-    shared = usage["SHARED"] + dynamic
+    uses_dynamic = count("LDS", "STS", "LDGSTS", "ATOMS") > 0 and not usage["SHARED"]
+    occupancy = {}
+    if name in DYNAMIC_SHARED or not uses_dynamic:
+        shared = usage["SHARED"] + DYNAMIC_SHARED.get(name, lambda _: 0)(arguments)
+        blocks = resident_blocks(ARCHS[arch], usage["REG"], shared, threads)
+        occupancy = {"shared_bytes": shared, "blocks_per_multiprocessor": blocks}
     return {
         "registers": usage["REG"],
         "local_bytes": usage["STACK"] + usage["LOCAL"],
         "local_accesses": count("LDL", "STL"),
         "threads": threads,
-        "shared_bytes": shared,
-        "blocks_per_multiprocessor": resident_blocks(ARCHS[arch], usage["REG"], shared, threads),
+        **occupancy,
         **{what: count(beginning) for what, beginning in INSTRUCTIONS.items()},
     }
 
@@ -193,13 +204,18 @@ def resident_blocks(sm: Multiprocessor, registers: int, shared_bytes: int, threa
 
 def measure(archs: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
     """Compile everything; return figures[architecture][kernel]."""
-    found: dict[str, dict[str, dict[str, int]]] = {arch: {} for arch in archs}
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernels.cubin"
-        for arch in archs:
-            for source, macros in all_instances():
-                compile_cubin(source, macros, arch, cubin)
-                found[arch] |= read_cubin(cubin, arch)
+    jobs = [(arch, *instance) for arch in archs for instance in all_instances()]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+
+        def measure_one(number: int) -> dict[str, dict[str, int]]:
+            arch, source, macros = jobs[number]
+            cubin = Path(folder) / f"{number}.cubin"
+            compile_cubin(source, macros, arch, cubin)
+            return read_cubin(cubin, arch)
+
+        found: dict[str, dict[str, dict[str, int]]] = {arch: {} for arch in archs}
+        for (arch, *_), kernels in zip(jobs, pool.map(measure_one, range(len(jobs))), strict=True):
+            found[arch] |= kernels
     return found
 
 

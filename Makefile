@@ -11,7 +11,7 @@ SOURCES := constraints.txt pyproject.toml setup.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check check-cuda format bench docs build cuda clean
+.PHONY: help demo test test-slow check check-cuda test-gpu bench-gpu format bench docs build cuda clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -33,9 +33,19 @@ check: $(VENV)/.onnx,dev build ## Lint, formats, types, layering, and the comman
 	git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_readme.py
 
-check-cuda: $(VENV)/.onnx,dev $(VENV)/.nvcc build ## What can be known of the CUDA kernels without a GPU, slow tests included.
+check-cuda: $(VENV)/.onnx,dev $(VENV)/.nvcc build ## What takes longer of what can be known of the CUDA kernels without a GPU.
 	$(INSTALL) $(CUDA_TOOLS)
-	$(BIN)/python -m pytest -m 'slow or not slow' tests/cuda tests/build/test_cuda_library.py $(ARGS)
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/cuda tests/build/test_cuda_library.py $(ARGS)
+
+test-gpu: cuda ## Hold the CUDA kernels to float64 on this machine's GPU (PyTorch gives the memory).
+	$(BIN)/python -m pytest tests/gpu $(ARGS)
+	@if command -v compute-sanitizer >/dev/null; then \
+		compute-sanitizer --error-exitcode 1 $(BIN)/python -m pytest -q tests/gpu -k "every_option or lengths_may"; \
+	else echo "compute-sanitizer is not installed: accesses of memory were not checked"; fi
+
+bench-gpu: cuda ## Time the CUDA kernels beside PyTorch and flash-attn on this machine's GPU.
+	$(BIN)/python benchmarks/bench_gpu.py $(ARGS)
+	$(BIN)/python benchmarks/report_gpu.py
 
 format: $(VENV)/.onnx,dev ## Rewrite the sources in the project's format.
 	$(BIN)/ruff check --fix .

@@ -256,7 +256,8 @@ def find_sources(cuda: bool, with_operators: bool = True) -> list[Path]:
 
 def macros_of(source: str) -> list[dict[str, str | int]]:
     """Return the macros of every instance of a source that csrc/instances.json lists; of others one, empty."""
-    lists = json.loads((CSRC / "instances.json").read_text(encoding="utf-8")).get(source, {})
+    path = CSRC / "instances.json"
+    lists = json.loads(path.read_text(encoding="utf-8")).get(source, {}) if path.is_file() else {}
     return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
 
 

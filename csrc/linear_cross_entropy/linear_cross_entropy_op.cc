@@ -3,13 +3,11 @@
 // Two operators, with and without bias: Paddle's static graph cannot differentiate through an optional input.
 // Each computes all the losses; for binary cross entropy Label holds the targets and ClassWeight the positive
 // weights.
-#include <memory>
-
 #include "common/cpu_target.h"
 #include "common/operator_checks.h"
+#include "common/same_memory.h"
 #include "common/thread_count.h"
 #include "linear_cross_entropy/linear_cross_entropy.h"
-#include "paddle/phi/core/dense_tensor.h"
 
 namespace {
 
@@ -20,6 +18,7 @@ using paddle_infra::OptionalTensor;
 using paddle_infra::Reduction;
 using paddle_infra::refuse;
 using paddle_infra::RowStats;
+using paddle_infra::same_memory;
 using paddle_infra::Shape;
 using paddle_infra::Tensor;
 using paddle_infra::text_of;
@@ -224,14 +223,6 @@ std::vector<Tensor> forward(const Tensor& hidden, const Tensor& weight, const Te
   std::vector<Tensor> results = {loss, stats, state};
   results.insert(results.end(), gradients.begin(), gradients.end());
   return results;
-}
-
-// A tensor with the memory of another, but with its own count of changes in place: those of a gradient must
-// not look like changes of what the forward pass kept, or Paddle would refuse another backward pass.
-Tensor same_memory(const Tensor& tensor) {
-  auto shared = std::make_shared<phi::DenseTensor>();
-  shared->ShareDataWith(*static_cast<const phi::DenseTensor*>(tensor.impl().get()));
-  return Tensor(shared);
 }
 
 // The gradients that the forward pass made are given away, so only once: their memory becomes that of the

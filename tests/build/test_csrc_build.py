@@ -182,8 +182,8 @@ tensors = {name: paddle.to_tensor(data[name]) for name in data}
 for name in ("hidden", "weight", "bias"):
     tensors[name].stop_gradient = False
 inputs = [tensors[name] for name in ("hidden", "weight", "bias", "label")]
-# Cross entropy, ignore_index, label_smoothing, z_loss, softcap, gamma, mean, float32, [V, D], gradients at once.
-options = (0, -100, 0.1, 0.0, 0.0, 0.0, 2, 0, False, True)
+# Cross entropy, ignore_index, label_smoothing, z_loss, softcap, gamma, mean, float32, [V, D], gradients at once, both.
+options = (0, -100, 0.1, 0.0, 0.0, 0.0, 2, 0, False, True, True, True)
 loss = paddle._C_ops._run_custom_op("paddle_infra_linear_cross_entropy_bias", *inputs, None, None, *options)[0]
 loss.backward()
 gradients = {name: tensors[name].grad.numpy() for name in ("hidden", "weight", "bias")}

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # compiles every kernel
+
 ROOT = Path(__file__).parents[2]
 SYSTEM = {"c", "m", "dl", "rt", "pthread", "stdc++", "gcc_s", "gomp"}
 # Every number and pointer is 1: one row of one head, and what a kernel would fault on, were it ever started.

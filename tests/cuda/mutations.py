@@ -131,9 +131,9 @@ def main() -> int:
             print(f"{kernel}: {mutation.name}: {finder or 'NOT FOUND'}", flush=True)
             found.setdefault(kernel, []).append((mutation, finder))
     if arguments.write:
-        begin, end = "<!-- mutations begin -->\n", "\n<!-- mutations end -->"
+        begin, end = "<!-- mutations begin -->", "<!-- mutations end -->"
         before, rest = PAGE.read_text().split(begin)
-        PAGE.write_text(before + begin + table(found) + end + rest.split(end)[1])
+        PAGE.write_text(f"{before}{begin}\n{table(found)}\n{end}{rest.split(end)[1]}")
     return int(any(not finder for rows in found.values() for _, finder in rows))
 
 

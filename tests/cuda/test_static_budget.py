@@ -18,7 +18,7 @@ from tests.cuda.static_budget import (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", ["80", "90a"])  # the others: python -m tests.cuda.static_budget
 def test_kernels_are_within_their_budget(arch):
     try:
         for tool in ("nvcc", "cuobjdump"):

@@ -98,7 +98,7 @@ def table(found: dict[str, list[tuple[Mutation, str]]]) -> str:
     for kernel, rows in found.items():
         for mutation, finder in rows:
             # Numbers of errors, addresses and threads differ between machines.
-            finder = re.sub(r": error [\d.e+-]+, allowed .*| \[block .*| at \S+:\d+$", "", finder)
+            finder = re.sub(r": error \S+, allowed .*| \[block .*| at \S+:\d+$", "", finder)
             lines.append(f"| `{kernel}` | {mutation.name} | {finder or '**nothing**'} |")
     return "\n".join(lines)
 
@@ -118,9 +118,9 @@ def main() -> int:
             print(f"{kernel}: {mutation.name}: {finder or 'NOT FOUND'}", flush=True)
             found.setdefault(kernel, []).append((mutation, finder))
     if arguments.write:
-        begin, end = "<!-- mutations begin -->\n", "\n<!-- mutations end -->"
+        begin, end = "<!-- mutations begin -->\n", "<!-- mutations end -->"
         before, rest = PAGE.read_text().split(begin)
-        PAGE.write_text(before + begin + table(found) + end + rest.split(end)[1])
+        PAGE.write_text(before + begin + table(found) + "\n" + end + rest.split(end)[1])
     return int(any(not finder for rows in found.values() for _, finder in rows))
 
 

@@ -31,6 +31,7 @@ def forward_cases(dim: int) -> Iterator[tuple[str, Case, bool]]:
     yield "float16", case(1, 70, 150, 2, 1, dim, dtype="float16", causal=True), False
     yield "window", case(1, 150, 200, 1, 1, dim, window=(40, 20)), False
     yield "rows that are not aligned", case(2, 70, 90, 2, 2, 17), False
+    yield "rows that are aligned to 8 bytes", case(1, 70, 90, 2, 1, 20), False
     yield "narrower heads", case(1, 70, 90, 2, 1, dim - 8), False
     yield "great scores", case(1, 70, 200, 1, 1, dim, logits=300.0), False
     yield "queries without keys", case(2, 70, 40, 2, 1, dim, causal=True, kv_lengths=[0, 30]), False

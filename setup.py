@@ -97,7 +97,7 @@ class BuildCsrc(Command):
         return {}
 
     def get_source_files(self) -> list[str]:
-        kinds = {".cc", ".cu", ".cuh", ".h", ".md", ".py"}
+        kinds = {".cc", ".cu", ".cuh", ".h", ".json", ".md", ".py"}
         return [str(p.relative_to(HERE)) for p in sorted((HERE / "csrc").rglob("*")) if p.suffix in kinds]
 
 

@@ -36,6 +36,7 @@ def project(tmp_path):
     shutil.copy(ROOT / "csrc/build.py", tmp_path / "csrc")
     shutil.copy(ROOT / "csrc/common/abi.h", tmp_path / "csrc/common")
     shutil.copy(ROOT / "paddle_infra/_version.py", tmp_path / "paddle_infra")
+    (tmp_path / "csrc/instances.json").write_text("{}")
     (tmp_path / "csrc/small.cc").write_text(SMALL)
     return tmp_path
 

@@ -172,6 +172,7 @@ def test_flags_of_the_environment_come_last(tmp_path):
     for part in ("csrc/common", "paddle_infra"):
         (tmp_path / part).mkdir(parents=True)
     shutil.copy(ROOT / "csrc/build.py", tmp_path / "csrc")
+    (tmp_path / "csrc/instances.json").write_text("{}")
     (tmp_path / "csrc/small.cc").write_text("static int unused;\n")
     (tmp_path / "csrc/small_op.cc").write_text('#include "paddle/phi/api/all.h"\n')
     command = [sys.executable, tmp_path / "csrc/build.py", "--standalone"]

@@ -26,6 +26,7 @@ def forward_cases(dim: int) -> Iterator[tuple[str, Case, bool]]:
 
     yield "tails of tiles", case(1, 100, 177, 2, 2, dim), False
     yield "causal, heads share keys", case(2, 130, 177, 4, 2, dim, causal=True), False
+    yield "one key in the last tile", case(1, 70, 71, 1, 1, dim, causal=True), False
     yield "float16", case(1, 70, 150, 2, 1, dim, dtype="float16", causal=True), False
     yield "window", case(1, 150, 200, 1, 1, dim, window=(40, 20)), False
     yield "rows that are not aligned", case(2, 70, 90, 2, 2, 17), False

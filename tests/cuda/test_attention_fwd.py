@@ -26,7 +26,7 @@ def in_format(case, dtype):
 
 @FORMATS
 @DIMS
-@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 63), (100, 177), (130, 77)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (64, 65), (65, 63), (100, 177), (130, 77)], ids=str)
 def test_lengths_around_tiles(attention, dtype, head_dim, shape):
     for causal in (False, True):
         check_forward(attention, make_case(1, *shape, 2, 1, head_dim, dtype=dtype, causal=causal))

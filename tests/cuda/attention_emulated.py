@@ -96,10 +96,7 @@ class EmulatedAttention:
 
     def call(self, name: str, p: Params, arrays: dict[str, np.ndarray]) -> None:
         """Run an entry point, which may use these arrays and nothing else."""
-        self.emulator.announce(*arrays.values())
-        error = getattr(self.emulator.library, f"paddle_infra_attention_cuda_{name}")(ctypes.byref(p), None)
-        self.emulator.forget()
-        assert error is None, error
+        self.emulator.launch(getattr(self.emulator.library, f"paddle_infra_attention_cuda_{name}"), p, arrays)
 
 
 def make_params(

@@ -35,11 +35,8 @@ class EmulatedFloat32Attention:
         """Run forward, and backward if wanted, on these parameters and nothing but these arrays."""
         workspace = aligned_copy(np.full(max(self.workspace_bytes(ctypes.byref(p)), 1), 0xFF, "uint8"))
         p.workspace = workspace.ctypes.data
-        self.emulator.announce(*arrays.values(), workspace)
         for function in (self.forward, self.backward)[: 1 + backward]:
-            error = function(ctypes.byref(p), None)
-            assert error is None, error
-        self.emulator.forget()
+            self.emulator.launch(function, p, {**arrays, "workspace": workspace})
 
     def run(
         self,

@@ -6,10 +6,11 @@ import ctypes
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,6 +114,18 @@ class Emulator:
     def forget(self) -> None:
         """Allow kernels to use all memory."""
         self.library.paddle_infra_simt_forget()
+
+    def launch(
+        self, function: Callable[..., Any], p: ctypes.Structure, arrays: Mapping[str, np.ndarray]
+    ) -> None:
+        """Call an entry point on parameters whose fields point to these arrays; it may use nothing else.
+
+        tests/gpu has the same method, which takes the arrays to a GPU and back.
+        """
+        self.announce(*arrays.values())
+        error = function(ctypes.byref(p), None)
+        self.forget()
+        assert error is None, error
 
     def take_counters(self) -> dict[str, int]:
         """Return what was counted since the last call."""

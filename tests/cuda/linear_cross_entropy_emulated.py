@@ -83,11 +83,9 @@ class EmulatedHead:
             workspace = Output((self.workspace(p),), "uint8")
             p.workspace = workspace.array.ctypes.data
             self.emulator.take_counters()
-            self.emulator.announce(*inputs.values(), *(o.array for o in outputs.values()), workspace.array)
+            arrays = inputs | {field_of(key): output.array for key, output in outputs.items()}
             function = getattr(self.emulator.library, f"paddle_infra_linear_cross_entropy_cuda_{name}")
-            error = function(ctypes.byref(p), None)
-            self.emulator.forget()
-            assert error is None, error
+            self.emulator.launch(function, p, arrays | {"workspace": workspace.array})
             workspace.value()
             if counts is not None:
                 counts[name] = self.emulator.take_counters()
@@ -98,6 +96,11 @@ class EmulatedHead:
         if case.options.get("weight_layout") == "dv":
             found["weight"] = found["weight"].T
         return found
+
+
+def field_of(output: str) -> str:
+    """The field of the parameters that points to an output: gradients have the names of their inputs here."""
+    return output if output in ("loss", "stats") else f"grad_{output}"
 
 
 def make_params(
@@ -137,8 +140,7 @@ def make_params(
     for name, array in inputs.items():
         setattr(p, name, array.ctypes.data)
     for name, output in outputs.items():
-        field = name if name in ("loss", "stats") else f"grad_{name}"
-        setattr(p, field, output.array.ctypes.data)
+        setattr(p, field_of(name), output.array.ctypes.data)
     return inputs, outputs, p
 
 

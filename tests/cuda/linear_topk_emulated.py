@@ -60,10 +60,7 @@ class EmulatedTopk:
         arrays |= {"prob": prob.array, "index": index.array, "workspace": workspace.array}
         for name, array in arrays.items():
             setattr(p, name, array.ctypes.data)
-        self.emulator.announce(*arrays.values())
-        error = self.emulator.library.paddle_infra_linear_topk_cuda(ctypes.byref(p), None)
-        self.emulator.forget()
-        assert error is None, error
+        self.emulator.launch(self.emulator.library.paddle_infra_linear_topk_cuda, p, arrays)
         workspace.value()
         return prob.value(), index.value()
 

@@ -43,18 +43,17 @@ def _gpu() -> Device:
 
 
 @functools.cache
-def _emulated() -> Device:
+def emulator() -> Emulator:
+    """Return all kernels in one emulated library, built once per process."""
     with tempfile.TemporaryDirectory() as folder:
-        operators = ["attention", "linear_cross_entropy", "linear_topk"]
-        emulator = Emulator(build(operators, Path(folder)))
-    return Device(emulator.library, EmulatedMemory(emulator))
+        return Emulator(build(["attention", "linear_cross_entropy", "linear_topk"], Path(folder)))
 
 
 def device_of(kind: str) -> Device:
     """Return the GPU, or what stands for it; skips the test if there is no GPU."""
     if kind == "gpu" and (reason := _missing()):
         pytest.skip(reason)
-    return _gpu() if kind == "gpu" else _emulated()
+    return _gpu() if kind == "gpu" else Device(emulator().library, EmulatedMemory(emulator()))
 
 
 @pytest.fixture(autouse=True, scope="session")

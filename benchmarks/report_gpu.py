@@ -25,9 +25,12 @@ MISSING = (
     "*Not measured: no GPU has run the kernels yet. These are **predictions** of the model, in milliseconds, with the "
     "unit that it takes for the busiest; `make bench-gpu` measures, and puts the measured times in their place.*"
 )
-LAYOUT = (
+SIZES = (
     "*Sizes: batch × length × heads × head_dim of attention, heads of keys in brackets; rows × features × classes of "
-    "heads. Ratios are the time of another over ours, the median over rounds; shares are of the published peak. "
+    "heads; all in bfloat16.*"
+)
+LAYOUT = (
+    "*Ratios are the time of another over ours, the median over rounds; shares are of the published peak. "
     "L2 cache warm.*"
 )
 
@@ -45,11 +48,8 @@ def prediction_table() -> str:
         found = [predict(case, gpu) for gpu in GPUS.values()]
         cells = [f"{1e3 * each.seconds:.3f} {each.unit}" for each in found]
         lines.append([case.kernel, case.label, *cells])
-    return (
-        MISSING
-        + "\n\n"
-        + markdown_table(["kernel", "sizes", *(f"{name}: predicted" for name in GPUS)], lines)
-    )
+    header = ["kernel", "sizes", *(f"{name}: predicted" for name in GPUS)]
+    return f"{MISSING} {SIZES}\n\n{markdown_table(header, lines)}"
 
 
 def latest_runs(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...], dict[str, Mapping[str, Any]]]:
@@ -85,7 +85,7 @@ def gpu_table(rows: Iterable[Mapping[str, Any]]) -> str:
         lines.append([str(gpu), kernel, case, spread, predicted, *figures, f"{ours['peak_mb']:.0f}", peer])
     header = ["GPU", "kernel", "sizes", "ms (20 % to 80 %)", "predicted", "TFLOP/s", "of peak", "GB/s", "of peak",
               "MB", "fastest other over ours"]  # fmt: skip
-    return LAYOUT + "\n\n" + markdown_table(header, lines) if lines else prediction_table()
+    return f"{SIZES} {LAYOUT}\n\n{markdown_table(header, lines)}" if lines else prediction_table()
 
 
 def main() -> None:

@@ -139,3 +139,40 @@ def test_without_a_gpu_it_says_so(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench_gpu.py"])
     with pytest.raises(SystemExit, match="there is no GPU that PyTorch can use"):
         bench_gpu.main()
+
+
+class FakeCuda:
+    """A GPU on which a run takes 1 ms, and 100 bytes more while it runs."""
+
+    def __init__(self):
+        self.now, self.held, self.peak = 0.0, 1000, 0
+        self.synchronize = lambda: None
+
+    def Event(self, enable_timing):  # noqa: N802 - PyTorch's name
+        assert enable_timing
+        event = types.SimpleNamespace(at=None, synchronize=lambda: None)
+        event.record = lambda: setattr(event, "at", self.now)
+        event.elapsed_time = lambda end: end.at - event.at
+        return event
+
+    def reset_peak_memory_stats(self):
+        self.peak = self.held
+
+    def memory_allocated(self):
+        return self.held
+
+    def max_memory_allocated(self):
+        return self.peak
+
+    def run(self):
+        self.now += 1.0
+        self.peak = max(self.peak, self.held + 100)
+
+
+def test_times_and_memory_of_a_gpu():
+    machine, cuda = Machine("cuda", None), FakeCuda()
+    machine.torch = types.SimpleNamespace(cuda=cuda)
+    assert machine.measure(cuda.run, 8) == pytest.approx(1e-3)
+    before = machine.allocated()
+    cuda.held += 40  # what a contestant keeps
+    assert machine.peak_of(cuda.run, before) == 140

@@ -8,6 +8,8 @@ import numpy as np
 
 from tests.cuda.emulator import Emulator, aligned_copy
 
+PAUSE_CYCLES = 100_000
+
 
 class Memory(Protocol):
     """What the device needs of a place for arrays; all take and give bytes."""
@@ -36,12 +38,15 @@ class TorchMemory:
         self._torch = torch
         self._stream = torch.cuda.Stream()
         self.stream = self._stream.cuda_stream
+        self._sources: list[Any] = []  # of copies that may not have begun
 
     def place(self, content: np.ndarray, guard: int) -> Any:
         """The copy is on the same stream, behind a pause: kernels on another stream would come too early."""
+        source = self._torch.from_numpy(content).pin_memory()
+        self._sources.append(source)
         with self._torch.cuda.stream(self._stream):
-            self._torch.cuda._sleep(10_000)  # cycles
-            return self._torch.from_numpy(content).cuda()
+            self._torch.cuda._sleep(PAUSE_CYCLES)
+            return source.to("cuda", non_blocking=True)
 
     def address(self, placed: Any) -> int:
         return placed.data_ptr()
@@ -51,7 +56,7 @@ class TorchMemory:
         return placed.cpu().numpy()
 
     def release(self) -> None:
-        """PyTorch does that."""
+        self._sources.clear()
 
 
 class EmulatedMemory:

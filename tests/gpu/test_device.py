@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.gpu.device import GUARD, Device
+from tests.gpu.memory import TorchMemory
 
 
 class Params(ctypes.Structure):
@@ -80,3 +84,50 @@ def test_what_could_not_be_copied_back_or_pointed_to_is_refused(arrays):
 def test_a_test_that_counts_is_skipped_where_it_looks():
     with pytest.raises(pytest.skip.Exception, match="compared values only"):
         Device(None, HostMemory()).take_counters()["mma"]
+
+
+class FakeTorch:
+    """What TorchMemory asks of PyTorch, on the CPU; notes the order of calls."""
+
+    def __init__(self):
+        self.calls = []
+        stream = SimpleNamespace(cuda_stream=7, synchronize=lambda: self.calls.append("synchronize"))
+        self.cuda = SimpleNamespace(
+            Stream=lambda: stream, stream=self.on, _sleep=lambda n: self.calls.append("sleep")
+        )
+
+    @contextmanager
+    def on(self, stream):
+        self.calls.append(f"stream {stream.cuda_stream}")
+        yield
+        self.calls.append("left")
+
+    def from_numpy(self, content):
+        self.calls.append("from_numpy")
+        memory = content.copy()
+        copy = SimpleNamespace(
+            data_ptr=lambda: memory.ctypes.data, cpu=lambda: SimpleNamespace(numpy=lambda: memory)
+        )
+        pinned = SimpleNamespace(
+            to=lambda device, non_blocking: self.calls.append((device, non_blocking)) or copy
+        )
+        return SimpleNamespace(pin_memory=lambda: pinned)
+
+
+def test_memory_of_pytorch_is_copied_on_its_own_stream_behind_a_pause(monkeypatch, arrays):
+    torch = FakeTorch()
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    memory = TorchMemory()
+    Device(None, memory).launch(lambda p, stream: write(p._obj.x, float(stream)), Params(), arrays)
+    assert arrays["x"][0, 0] == 7.0
+    one = ["from_numpy", "stream 7", "sleep", ("cuda", True), "left"]
+    assert torch.calls == [*one, *one, "synchronize", "synchronize"]
+    assert not memory._sources
+
+
+def test_what_is_asked_of_pytorch_exists():
+    torch = pytest.importorskip("torch")
+    for name in ("Stream", "stream", "_sleep", "Event", "memory_allocated", "max_memory_allocated", "empty_cache",
+                 "reset_peak_memory_stats", "current_stream", "get_device_properties"):  # fmt: skip
+        assert callable(getattr(torch.cuda, name)), name
+    assert callable(torch.Tensor.pin_memory)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from paddle_infra._core.tolerances import largest_error
-from tests.cuda.attention_emulated import FACTOR, I64, POINTER, ROUNDING, Params, make_params
+from tests.cuda.attention_emulated import I64, POINTER, Params, check_within, make_params, true_and_budgets
 from tests.cuda.attention_f32_emulated import check_results, make_params_f32
 from tests.cuda.emulator import Emulator, aligned_copy, from_bits
 from tests.ops.attention_cases import make_case
-from tests.ops.attention_gold import Case, bfloat16, gold
+from tests.ops.attention_gold import Case, gold
 
 
 class EmulatedDecode:
@@ -41,21 +40,11 @@ class EmulatedDecode:
 def check_decode(kernels: EmulatedDecode, case: Case, align_to_lengths: bool = True) -> None:
     """Assert that the result is as exact as the definition with factors and result rounded to the format."""
     found = kernels.run(case, align_to_lengths)
-    true = gold(case, align_to_lengths=align_to_lengths)
     if case.dtype == "float32":
-        return check_results(found, true)
-    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
-    rounded = gold(case, align_to_lengths=align_to_lengths, rounding=rounding)
-    for name, value in found.items():
-        truth = true.results[name]
-        is_empty = np.isneginf(truth)
-        assert np.array_equal(np.isneginf(value), is_empty), name
-        own = 2.0**-22 if name == "lse" else ROUNDING[case.dtype]
-        budget = FACTOR * largest_error(rounded.results[name][~is_empty], truth[~is_empty])
-        budget += own * true.magnitudes[name]
-        error = largest_error(value[~is_empty], truth[~is_empty])
-        assert error <= budget, f"{name}: error {error:.3g}, allowed {budget:.3g}"
-    return None
+        check_results(found, gold(case, align_to_lengths=align_to_lengths))
+    else:
+        true, budgets = true_and_budgets(case, align_to_lengths=align_to_lengths)
+        check_within(found, true.results, budgets)
 
 
 def random_decode_case(seed: int, dtype: str) -> Case:

@@ -11,7 +11,7 @@ import numpy as np
 
 from paddle_infra._core.tolerances import largest_error
 from tests.cuda.emulator import Emulator, aligned_copy, from_bits, to_bits, unwritten
-from tests.ops.attention_gold import Case, bfloat16, gold
+from tests.ops.attention_gold import Case, Gold, bfloat16, gold
 
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -176,23 +176,44 @@ def pack(cases: Sequence[Case]) -> tuple[Params, dict[str, np.ndarray], Case]:
     return p, arrays, whole
 
 
+def true_and_budgets(
+    case: Case, seed: int = 0, align_to_lengths: bool = False
+) -> tuple[Gold, dict[str, float]]:
+    """Return what is true, and how far off each result may be.
+
+    That is as far as the definition with factors and results rounded to the format is.
+    """
+    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
+    true = gold(case, seed=seed, align_to_lengths=align_to_lengths)
+    rounded = gold(case, seed=seed, align_to_lengths=align_to_lengths, rounding=rounding)
+    budgets = {}
+    for name, truth in true.results.items():
+        is_there = ~np.isneginf(truth)
+        # Of the result, and of the forward result that the backward pass starts from.
+        own = 2.0**-22 if name == "lse" else ROUNDING[case.dtype]
+        budgets[name] = FACTOR * largest_error(rounded.results[name][is_there], truth[is_there])
+        budgets[name] += own * true.magnitudes[name]
+    return true, budgets
+
+
+def check_within(
+    found: dict[str, np.ndarray], expected: dict[str, np.ndarray], budgets: dict[str, float]
+) -> None:
+    """Assert that results are as near to others as the budgets say, and -infinity in the same places."""
+    for name, values in found.items():
+        is_empty = np.isneginf(expected[name])
+        assert np.array_equal(np.isneginf(values), is_empty), name
+        error = largest_error(values[~is_empty], expected[name][~is_empty])
+        assert error <= budgets[name], f"{name}: error {error:.3g}, allowed {budgets[name]:.3g}"
+
+
 def check_forward(
     kernels: EmulatedAttention, case: Case, seed: int = 0, align_to_lengths: bool = False
 ) -> None:
     """Assert that the result is as exact as the definition with factors and result rounded to the format."""
     found = kernels.run(case, seed, align_to_lengths)
-    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
-    true = gold(case, seed=seed, align_to_lengths=align_to_lengths)
-    rounded = gold(case, seed=seed, align_to_lengths=align_to_lengths, rounding=rounding)
-    for name in ("out", "lse"):
-        truth = true.results[name]
-        is_empty = np.isneginf(truth)
-        assert np.array_equal(np.isneginf(found[name]), is_empty), name
-        own = 2.0**-22 if name == "lse" else ROUNDING[case.dtype]
-        budget = FACTOR * largest_error(rounded.results[name][~is_empty], truth[~is_empty])
-        budget += own * true.magnitudes[name]
-        error = largest_error(found[name][~is_empty], truth[~is_empty])
-        assert error <= budget, f"{name}: error {error:.3g}, allowed {budget:.3g}"
+    true, budgets = true_and_budgets(case, seed, align_to_lengths)
+    check_within({name: found[name] for name in ("out", "lse")}, true.results, budgets)
 
 
 def check_backward(
@@ -200,14 +221,6 @@ def check_backward(
 ) -> None:
     """The same of all gradients: the case's numbers have to be numbers that its format has."""
     found = kernels.run_both(case, seed, align_to_lengths)
-    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
-    true = gold(case, seed=seed, align_to_lengths=align_to_lengths)
-    rounded = gold(case, seed=seed, align_to_lengths=align_to_lengths, rounding=rounding)
+    true, budgets = true_and_budgets(case, seed, align_to_lengths)
     assert set(found) == set(true.results) - {"out", "lse"}
-    for name, values in found.items():
-        truth = true.results[name]
-        budget = FACTOR * largest_error(rounded.results[name], truth)
-        # Of the result, and of the forward result that the pass starts from.
-        budget += ROUNDING[case.dtype] * true.magnitudes[name]
-        error = largest_error(values, truth)
-        assert error <= budget, f"gradient of {name}: error {error:.3g}, allowed {budget:.3g}"
+    check_within(found, true.results, budgets)

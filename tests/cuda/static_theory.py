@@ -22,6 +22,16 @@ DEPTH, PRODUCT_WARPS, PRODUCT_THREADS, PRODUCT_STAGES, CLASSES = 64, 8, 256, 3, 
 BWD_ROWS, KEYS, STAGES, THREADS = 64, 64, 2, 128
 #: Float32 attention: a thread has every 8th row and every 16th column of a product.
 DOWN, ACROSS = 8, 16
+#: Backward kernels ask of each score whether it is hidden: not at all, or by the left edge of a window, the right one,
+#: or both. For sm_100 ptxas makes paths of these, which branches common to all threads choose from; for others it
+#: predicates. Each path has all exponentials of its scores, and one path is taken.
+ASKS_OF_EACH_SCORE = (
+    "attention_bwd_query",
+    "attention_bwd_key_value",
+    "attention_f32_bwd_keys",
+    "attention_f32_bwd_queries",
+)
+WINDOW_PATHS = 4
 Counts = dict[str, int]
 
 
@@ -31,11 +41,15 @@ def dynamic_shared(key: str) -> int:
     return _SHARED[name](arguments) if name in _SHARED and arguments else _PLAIN_SHARED.get(key, 0)
 
 
-def theory(key: str) -> Counts:
-    """Return the numbers of instructions of a kernel that are known; without tensor cores there are none of theirs."""
+def theory(key: str, arch: str) -> dict[str, tuple[int, ...]]:
+    """Return the numbers of instructions of a kernel that are known; each may be any of those given."""
     name, arguments = split_name(key)
     counts = _THEORY[name](arguments) if name in _THEORY and arguments else {"async_copies": 0}
-    return {"mma": 0, "ldmatrix": 0} | counts
+    # Without tensor cores there are none of their instructions.
+    allowed = {what: (number,) for what, number in ({"mma": 0, "ldmatrix": 0} | counts).items()}
+    if arch == "100" and name in ASKS_OF_EACH_SCORE and "exp2" in counts:
+        allowed["exp2"] = counts["exp2"], WINDOW_PATHS * counts["exp2"]
+    return allowed
 
 
 # Attention of 16-bit numbers: arguments are format, padded head_dim, and plain or general.

@@ -68,7 +68,9 @@ def test_what_is_wrong_is_said():
     full = {"80": {key: {**kernel, "blocks_per_multiprocessor": 0}}}
     assert differences(full, full) == [f"sm_80 {key}: a multiprocessor has no room for a block"]
     assert differences({"80": {}}, {"80": {key: kernel}}) == [f"sm_80 {key}: is gone"]
-    assert differences({"80": {"new": kernel}}, {"80": {}}) == ["sm_80 new: is not in the budget"]
+    plain = {**kernel, "mma": 0, "ldmatrix": 0, "async_copies": 0}
+    assert differences({"80": {"new": plain}}, {"80": {}}) == ["sm_80 new: is not in the budget"]
+    assert f"sm_80 new: mma is {kernel['mma']}, by theory 0" in differences({"80": {"new": kernel}}, {})
 
 
 @pytest.mark.parametrize(

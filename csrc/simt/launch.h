@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "simt/block.h"
+#include "simt/launch_log.h"
 
 namespace paddle_infra::simt {
 
@@ -162,8 +163,10 @@ class Worker {
   Block block_;
 };
 
-inline void launch(Index3 grid, Index3 size, size_t shared_bytes, const std::function<void()>& body) {
+inline void launch(const void* kernel, Index3 grid, Index3 size, size_t shared_bytes,
+                   const std::function<void()>& body) {
   counters().add(Count::kLaunches);
+  launch_log().add({kernel, uint64_t{size.x} * size.y * size.z, shared_bytes});
   if (size_t{size.x} * size.y * size.z % kWarpSize != 0) fail("a block has to consist of whole warps");
   std::vector<uint64_t> blocks(uint64_t{grid.x} * grid.y * grid.z);
   std::iota(blocks.begin(), blocks.end(), uint64_t{0});

@@ -93,10 +93,17 @@ def _stub_of_missing(objects: Sequence[Path], folder: Path) -> Path:
     return target
 
 
+class LaunchRecord(ctypes.Structure):
+    """LaunchRecord of csrc/simt/launch_log.h."""
+
+    _fields_ = (("kernel", ctypes.c_void_p), ("threads", ctypes.c_uint64), ("shared_bytes", ctypes.c_uint64))
+
+
 class Emulator:
     """A loaded library of emulated kernels."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.library = ctypes.CDLL(str(path))
         self.library.paddle_infra_simt_configure.argtypes = [ctypes.c_uint, ctypes.c_int]
         self.library.paddle_infra_simt_announce.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
@@ -132,6 +139,20 @@ class Emulator:
         counts = (ctypes.c_uint64 * len(COUNTERS))()
         self.library.paddle_infra_simt_take_counters(counts)
         return dict(zip(COUNTERS, counts, strict=True))
+
+    def take_launches(self) -> list[tuple[str, int, int]]:
+        """Return symbol, threads of a block and its dynamic shared memory of every launch since the last call."""
+        most = 4096
+        records = (LaunchRecord * most)()
+        count = self.library.paddle_infra_simt_take_launches(records, ctypes.c_size_t(most))
+        assert count <= most
+        listing = subprocess.run(["nm", self.path], capture_output=True, text=True, check=True).stdout
+        symbols = [line.split() for line in listing.splitlines() if line[:1] != " "]
+        by_name = {symbol[-1]: int(symbol[0], 16) for symbol in symbols}
+        known = ctypes.cast(self.library.paddle_infra_simt_configure, ctypes.c_void_p).value or 0
+        base = known - by_name["paddle_infra_simt_configure"]
+        names = {base + int(address, 16): name for address, _, name in symbols}
+        return [(names[r.kernel], r.threads, r.shared_bytes) for r in records[:count]]
 
 
 def to_bits(array: np.ndarray, dtype: str) -> np.ndarray:

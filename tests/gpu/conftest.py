@@ -10,14 +10,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import tempfile
 from pathlib import Path
 
 import paddle
 import pytest
 
 from tests.cuda.attention_emulated import EmulatedAttention
-from tests.cuda.emulator import Emulator, build
+from tests.cuda.emulated_library import emulated_kernels
 from tests.cuda.linear_cross_entropy_emulated import EmulatedHead
 from tests.cuda.linear_topk_emulated import EmulatedTopk
 from tests.gpu.device import Device
@@ -42,18 +41,16 @@ def _gpu() -> Device:
     return Device(ctypes.CDLL(str(LIBRARY)), TorchMemory())
 
 
-@functools.cache
-def emulator() -> Emulator:
-    """Return all kernels in one emulated library, built once per process."""
-    with tempfile.TemporaryDirectory() as folder:
-        return Emulator(build(["attention", "linear_cross_entropy", "linear_topk"], Path(folder)))
+def emulated_device() -> Device:
+    """Return what stands for a GPU."""
+    return Device(emulated_kernels().library, EmulatedMemory(emulated_kernels()))
 
 
 def device_of(kind: str) -> Device:
     """Return the GPU, or what stands for it; skips the test if there is no GPU."""
     if kind == "gpu" and (reason := _missing()):
         pytest.skip(reason)
-    return _gpu() if kind == "gpu" else Device(emulator().library, EmulatedMemory(emulator()))
+    return _gpu() if kind == "gpu" else emulated_device()
 
 
 @pytest.fixture(autouse=True, scope="session")

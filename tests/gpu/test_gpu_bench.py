@@ -16,9 +16,9 @@ from benchmarks._gpu_work import work_of
 from benchmarks.bench_gpu import rows_of
 from tests.cuda.attention_decode_emulated import EmulatedDecode
 from tests.cuda.attention_emulated import EmulatedAttention
+from tests.cuda.emulated_library import emulated_kernels
 from tests.cuda.linear_cross_entropy_emulated import EmulatedHead
 from tests.cuda.linear_topk_emulated import EmulatedTopk
-from tests.gpu.conftest import emulator
 from tests.ops import linear_cross_entropy_cases, linear_topk_cases
 from tests.ops.attention_inputs import make_case
 
@@ -28,7 +28,7 @@ HEADS = 2
 
 @pytest.fixture(scope="module")
 def emulated():
-    kernels = emulator()
+    kernels = emulated_kernels()
     kernels.configure(0)
     return kernels
 

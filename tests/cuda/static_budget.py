@@ -69,7 +69,7 @@ def find_tool(name: str) -> str:
         found = shutil.which(place)
         if found:
             return found
-    raise MissingToolError(f"no {name}: pip install -c constraints.txt '.[cuda]' brings it")
+    raise MissingToolError(f"no {name}: `make check-cuda` installs it")
 
 
 def all_instances(csrc: Path = CSRC) -> list[tuple[str, tuple[str, ...]]]:

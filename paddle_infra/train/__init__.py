@@ -13,6 +13,7 @@ from paddle_infra.train.checkpoint import (
 )
 from paddle_infra.train.checkpointing import Checkpoint
 from paddle_infra.train.classification import F1, Accuracy, ConfusionMatrix, Score
+from paddle_infra.train.clipping import ClipByGlobalNorm, ClipByValue
 from paddle_infra.train.early_stopping import EarlyStopping
 from paddle_infra.train.entity import EntityF1, TokenTable, entities
 from paddle_infra.train.evaluation import Evaluator
@@ -34,6 +35,8 @@ __all__ = [
     "Accuracy",
     "Callback",
     "Checkpoint",
+    "ClipByGlobalNorm",
+    "ClipByValue",
     "ConfusionMatrix",
     "EarlyStopping",
     "EntityF1",

@@ -4,6 +4,7 @@ A checkpoint is a folder ``step-00000042`` with
 
 * ``model.safetensors``: parameters and buffers by structured name;
 * ``optimizer.safetensors``: accumulators as ``<structured parameter name>/<accumulator>``;
+* ``callbacks.safetensors``: tensors of callbacks (moving averages) as ``<callback>/<name>``;
 * ``state.json``: training state, schedule, random generators, callbacks;
 * ``manifest.json``: size and SHA-256 of the other files.
 """
@@ -25,10 +26,11 @@ import paddle
 from paddle_infra._core.atomic import atomic_directory, sha256_of
 from paddle_infra._core.errors import CheckpointError
 
-FORMAT = 1
-_WEIGHTS, _OPTIMIZER, _STATE, _MANIFEST = (
+FORMAT = 2
+_WEIGHTS, _OPTIMIZER, _CALLBACKS, _STATE, _MANIFEST = (
     "model.safetensors",
     "optimizer.safetensors",
+    "callbacks.safetensors",
     "state.json",
     "manifest.json",
 )
@@ -42,11 +44,13 @@ class CheckpointData:
     Attributes:
         weights: tensors of ``model.state_dict()``.
         optimizer: accumulators by ``<structured parameter name>/<accumulator>``.
+        callbacks: tensors by ``<callback>/<name>``.
         state: everything else, as JSON values.
     """
 
     weights: dict[str, paddle.Tensor]
     optimizer: dict[str, paddle.Tensor]
+    callbacks: dict[str, paddle.Tensor]
     state: dict[str, Any]
 
 
@@ -77,6 +81,7 @@ def write_checkpoint(path: str | os.PathLike[str], data: CheckpointData) -> None
     contents = {
         _WEIGHTS: _to_safetensors(data.weights),
         _OPTIMIZER: _to_safetensors(data.optimizer),
+        _CALLBACKS: _to_safetensors(data.callbacks),
         _STATE: _to_json(data.state),
     }
     # The checksums are taken from memory: a disk that drops bytes cannot vouch for itself.
@@ -119,7 +124,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointData:
     folder = Path(path)
     verify_checkpoint(folder)
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    return CheckpointData(_read_safetensors(folder / _WEIGHTS), _read_safetensors(folder / _OPTIMIZER), state)
+    weights, optimizer, callbacks = (
+        _read_safetensors(folder / name) for name in (_WEIGHTS, _OPTIMIZER, _CALLBACKS)
+    )
+    return CheckpointData(weights, optimizer, callbacks, state)
 
 
 def checkpoints_in(directory: str | os.PathLike[str]) -> list[Path]:
@@ -193,7 +201,7 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         version, files = manifest["format"], dict(manifest["files"])
-        for name in (_WEIGHTS, _OPTIMIZER, _STATE):
+        for name in (_WEIGHTS, _OPTIMIZER, _CALLBACKS, _STATE):
             int(files[name]["size_bytes"]), str(files[name]["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

@@ -76,16 +76,13 @@ class Checkpoint(Callback):
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Check the folder and take over the signals."""
         structured_names(trainer.model, trainer.optimizer)  # refuse now what could not be saved later
-        remove_incomplete(self.directory)
         resumed = None if trainer.resumed_from is None else trainer.resumed_from.resolve()
         self._is_best_unsaved = False
-        self.last_path, self.best_path = None, None
-        for path in checkpoints_in(self.directory):
-            if path.resolve() == resumed:
-                self.last_path = path
-            elif step_of(path) >= trainer.state.step:
-                self._clear_newer(path, trainer.state.step)
-        (self.directory / "best.json").unlink(missing_ok=True)  # perhaps of another run
+        own = (path for path in checkpoints_in(self.directory) if path.resolve() == resumed)
+        self.last_path, self.best_path = next(own, None), None
+        if trainer.strategy.rank == 0:
+            self._clear_folder(trainer.state.step, resumed)
+        trainer.strategy.sum([0])
         best = self.directory / checkpoint_name(trainer.state.best_step or 0)
         if self.best_metric is not None and best.is_dir():
             self._mark_best(trainer, best)
@@ -98,8 +95,9 @@ class Checkpoint(Callback):
         self._stop_on_signal(trainer)
 
     def on_evaluate_batch(self, trainer: Trainer) -> None:
-        """Stop if a signal came."""
-        self._stop_on_signal(trainer)
+        """Stop if a signal came; several processes, each with its own batches, could not agree on it here."""
+        if trainer.strategy.ranks == 1:
+            self._stop_on_signal(trainer)
 
     def on_validation_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Note whether this is the best value so far."""
@@ -138,12 +136,16 @@ class Checkpoint(Callback):
         """
         path = self.directory / checkpoint_name(trainer.state.step)
         if path != self.last_path:
-            write_checkpoint(path, take_snapshot(trainer))
+            snapshot = take_snapshot(trainer)
+            if trainer.strategy.rank == 0:
+                write_checkpoint(path, snapshot)
+            trainer.strategy.sum([0])  # no process goes on before the file is there
             self.last_path = path
             trainer.call("on_checkpoint", path)
         if self._is_best_unsaved:
             self._mark_best(trainer, path)
-        self._delete_old()
+        if trainer.strategy.rank == 0:
+            self._delete_old()
         return path
 
     def _mark_best(self, trainer: Trainer, path: Path) -> None:
@@ -153,7 +155,8 @@ class Checkpoint(Callback):
             "metric": self.best_metric,
             "value": trainer.state.best_value,
         }
-        write_json(self.directory / "best.json", best)
+        if trainer.strategy.rank == 0:
+            write_json(self.directory / "best.json", best)
         self.best_path, self._is_best_unsaved = path, False
 
     def _delete_old(self) -> None:
@@ -161,6 +164,13 @@ class Checkpoint(Callback):
             for path in checkpoints_in(self.directory)[: -self.keep_last]:
                 if path != self.best_path:
                     _delete(path)
+
+    def _clear_folder(self, step: int, resumed: Path | None) -> None:
+        remove_incomplete(self.directory)
+        for path in checkpoints_in(self.directory):
+            if path.resolve() != resumed and step_of(path) >= step:
+                self._clear_newer(path, step)
+        (self.directory / "best.json").unlink(missing_ok=True)  # perhaps of another run
 
     def _clear_newer(self, path: Path, step: int) -> None:
         if self.overwrite:
@@ -181,8 +191,9 @@ class Checkpoint(Callback):
         )
 
     def _stop_on_signal(self, trainer: Trainer) -> None:
-        if self._watch.signal_name is not None:
-            raise TrainingInterrupted(self._watch.signal_name, trainer.state.step)
+        signal_name = self._watch.signal_name
+        if trainer.strategy.sum([signal_name is not None])[0]:  # all processes stop after the same step
+            raise TrainingInterrupted(signal_name or "a signal to another process", trainer.state.step)
 
 
 def resume_path(callbacks: Sequence[Callback], resume: str | os.PathLike[Any]) -> Path:

@@ -25,6 +25,46 @@ class Metric(Protocol):
         """Forget everything added."""
         ...
 
+    def state(self) -> Any:
+        """Return everything added as a picklable value, for other processes."""
+        ...
+
+    def add_state(self, state: Any) -> None:
+        """Add what :meth:`state` returned in another process."""
+        ...
+
+
+class ExactSum:
+    """A sum of floats without rounding: it does not depend on their order, nor on how they are spread over processes.
+
+    References:
+        Shewchuk, Adaptive precision floating-point arithmetic, 1997 (as in ``math.fsum``).
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[float] = []
+
+    def add(self, value: float) -> None:
+        """Add a float. An infinite one or NaN makes the sum so."""
+        if not math.isfinite(value):
+            self.parts = [sum(self.parts) + value]
+            return
+        kept = 0
+        for part in self.parts:
+            if abs(value) < abs(part):
+                value, part = part, value
+            high = value + part
+            low = part - (high - value)
+            if low:
+                self.parts[kept] = low
+                kept += 1
+            value = high
+        self.parts[kept:] = [value]
+
+    def value(self) -> float:
+        """Return the sum, rounded once."""
+        return math.fsum(self.parts)
+
 
 class MeanLoss:
     """Mean loss per valid item, as ``loss``.
@@ -37,19 +77,29 @@ class MeanLoss:
 
     def reset(self) -> None:
         """Forget everything added."""
-        self._sum, self._items = 0.0, 0
+        self._sum, self._items = ExactSum(), 0
 
     def update(self, *, loss: Any = None, items: Any = None, **_: Any) -> None:
         """Add a batch whose mean over ``items`` items is ``loss``."""
         if loss is None or items is None:
             raise InvalidInputError("MeanLoss: expected the evaluation outputs 'loss' and 'items'")
         if int(items):
-            self._sum += float(np.asarray(loss).reshape(())) * int(items)
+            self._sum.add(float(np.asarray(loss).reshape(())) * int(items))
             self._items += int(items)
 
     def compute(self) -> dict[str, float]:
         """Return ``{"loss": mean}``; NaN if there was no valid item."""
-        return {"loss": self._sum / self._items if self._items else math.nan}
+        return {"loss": self._sum.value() / self._items if self._items else math.nan}
+
+    def state(self) -> tuple[list[float], int]:
+        """Return the sum, in exact parts, and the number of items."""
+        return self._sum.parts, self._items
+
+    def add_state(self, state: tuple[list[float], int]) -> None:
+        """Add the sum and the items of another process."""
+        for part in state[0]:
+            self._sum.add(part)
+        self._items += state[1]
 
 
 def metric_value(metrics: dict[str, float], name: str, who: str) -> float:

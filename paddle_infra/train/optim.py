@@ -20,6 +20,7 @@ from typing import Literal
 import paddle
 
 from paddle_infra._core.errors import InvalidInputError
+from paddle_infra.train.clipping import ClipByGlobalNorm
 
 Schedule = Literal["linear", "cosine", "constant"]
 NO_DECAY = ("bias", "norm")
@@ -73,7 +74,7 @@ def adamw(
         parameters=list(named.values()),
         weight_decay=weight_decay,
         apply_decay_param_fun=decayed.__contains__,
-        grad_clip=None if max_grad_norm is None else paddle.nn.ClipGradByGlobalNorm(max_grad_norm),
+        grad_clip=None if max_grad_norm is None else ClipByGlobalNorm(max_grad_norm),
     )
 
 

@@ -15,6 +15,12 @@ _AMP_NAMES = ("amp", "bfloat16", "bf16", "float16", "fp16")
 class Precision(Protocol):
     """What the trainer asks of a precision."""
 
+    def prepare(
+        self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
+    ) -> tuple[paddle.nn.Layer, paddle.optimizer.Optimizer]:
+        """Return model and optimizer, changed if need be (master weights)."""
+        ...
+
     def forward(self) -> AbstractContextManager[Any]:
         """Return the context in which the training step runs."""
         ...
@@ -23,13 +29,27 @@ class Precision(Protocol):
         """Accumulate the gradients of ``loss``."""
         ...
 
-    def step(self, optimizer: paddle.optimizer.Optimizer) -> None:
-        """Update the parameters."""
+    def step(self, optimizer: paddle.optimizer.Optimizer) -> bool:
+        """Update the parameters; return False if nothing was done because a gradient is not finite."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a restart, as JSON values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`."""
         ...
 
 
 class Float32:
     """Plain float32: nothing is cast, nothing is scaled."""
+
+    def prepare(
+        self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
+    ) -> tuple[paddle.nn.Layer, paddle.optimizer.Optimizer]:
+        """Return both unchanged."""
+        return model, optimizer
 
     def forward(self) -> AbstractContextManager[Any]:
         """Return a context that does nothing."""
@@ -39,9 +59,17 @@ class Float32:
         """Call ``loss.backward()``."""
         loss.backward()
 
-    def step(self, optimizer: paddle.optimizer.Optimizer) -> None:
+    def step(self, optimizer: paddle.optimizer.Optimizer) -> bool:
         """Call ``optimizer.step()``."""
         optimizer.step()
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: there is no state."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do nothing."""
 
 
 def precision_from(value: str | Precision | None, device: str) -> Precision:

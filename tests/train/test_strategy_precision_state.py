@@ -35,7 +35,8 @@ def test_arrays_become_tensors_and_the_rest_stays() -> None:
     assert isinstance(moved["c"].x, paddle.Tensor)
     assert moved["c"].y == 5
     assert moved["d"] is tensor
-    assert strategy.total(3) == 3
+    assert strategy.sum([3, 0.5]) == [3, 0.5]
+    assert strategy.gather(batch) == [batch]
 
 
 @pytest.mark.parametrize("name", ["amp", "bf16", "bfloat16", "fp16", "float16"])

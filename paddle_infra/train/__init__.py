@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paddle_infra.train.adversarial import FGM, PGD
 from paddle_infra.train.batches import IGNORE_INDEX, count_items
 from paddle_infra.train.callbacks import Callback
 from paddle_infra.train.checkpoint import (
@@ -14,11 +15,13 @@ from paddle_infra.train.checkpoint import (
 from paddle_infra.train.checkpointing import Checkpoint
 from paddle_infra.train.classification import F1, Accuracy, ConfusionMatrix, Score
 from paddle_infra.train.clipping import ClipByGlobalNorm, ClipByValue
+from paddle_infra.train.dropout_schedule import DropoutSchedule, ramp
 from paddle_infra.train.early_stopping import EarlyStopping
 from paddle_infra.train.entity import EntityF1, TokenTable, entities
 from paddle_infra.train.evaluation import Evaluator
 from paddle_infra.train.history import History, read_history
 from paddle_infra.train.interrupt import TrainingInterrupted
+from paddle_infra.train.losses import CrossEntropy, Mixup, RDrop
 from paddle_infra.train.metrics import MeanLoss, Metric
 from paddle_infra.train.optim import adamw, schedule_factor
 from paddle_infra.train.precision import Float32, Precision
@@ -31,13 +34,17 @@ from paddle_infra.train.visualdl_logger import VisualDLLogger
 
 __all__ = [
     "F1",
+    "FGM",
     "IGNORE_INDEX",
+    "PGD",
     "Accuracy",
     "Callback",
     "Checkpoint",
     "ClipByGlobalNorm",
     "ClipByValue",
     "ConfusionMatrix",
+    "CrossEntropy",
+    "DropoutSchedule",
     "EarlyStopping",
     "EntityF1",
     "Evaluator",
@@ -45,8 +52,10 @@ __all__ = [
     "History",
     "MeanLoss",
     "Metric",
+    "Mixup",
     "Precision",
     "ProgressBar",
+    "RDrop",
     "Score",
     "SingleDevice",
     "Strategy",
@@ -63,6 +72,7 @@ __all__ = [
     "load_model",
     "newest_intact",
     "preserved_rng",
+    "ramp",
     "read_checkpoint",
     "read_history",
     "schedule_factor",

@@ -50,6 +50,32 @@ class StepResult:
     is_skipped: bool = False
 
 
+class MicroBatch:
+    """One micro-batch of a window, with its weight in the loss."""
+
+    def __init__(self, step: WindowStep, batch: Any, weight: float) -> None:
+        self._step, self._batch, self._weight = step, step.strategy.to_device(batch), weight
+
+    def forward(self) -> paddle.Tensor:
+        """Return the weighted loss, a scalar.
+
+        Raises:
+            InvalidInputError: the training step returned no scalar loss.
+        """
+        with self._step.precision.forward():
+            loss = self._step.training_step(self._step.network, self._batch)
+        _check_loss(loss)
+        return loss.reshape([]) * self._weight
+
+    def backward(self) -> float:
+        """Accumulate the gradients of the weighted loss, if it is finite, and return it."""
+        loss = self.forward()
+        value = float(loss)
+        if math.isfinite(value):
+            self._step.precision.backward(loss)
+        return value
+
+
 class WindowStep:
     """Makes optimizer steps.
 
@@ -57,8 +83,8 @@ class WindowStep:
         network: the layer that the training step calls.
         optimizer: its optimizer.
         training_step: ``training_step(network, batch)`` returns the mean loss of a micro-batch. If it has a
-            method ``around(network, once)``, that is called instead with a function that does the forward and
-            backward pass of the micro-batch and returns its loss, and may call it several times.
+            method ``around(network, micro_batch)``, that makes the passes of each :class:`MicroBatch`, as many
+            as it likes, and returns the weighted loss.
         count: number of valid items of a batch.
         strategy: where it runs.
         precision: how the loss goes backward.
@@ -87,8 +113,8 @@ class WindowStep:
         )
         self.strategy, self.precision, self.non_finite = strategy, precision, non_finite
         self.before_step = before_step
-        self._around: Callable[[paddle.nn.Layer, Callable[[], float]], float] = getattr(
-            training_step, "around", lambda _, once: once()
+        self._around: Callable[[paddle.nn.Layer, MicroBatch], float] = getattr(
+            training_step, "around", lambda _, micro_batch: micro_batch.backward()
         )
 
     def run(self, window: list[Any], where: Callable[[int], str]) -> StepResult:
@@ -137,7 +163,7 @@ class WindowStep:
         for index, (batch, items) in enumerate(zip(window, counts, strict=True)):
             if not items:  # the mean over no item would be NaN
                 continue
-            share = self._around(self.network, self._once(batch, items / total))
+            share = self._around(self.network, MicroBatch(self, batch, items / total))
             if not math.isfinite(share):
                 return share, NonFiniteLossError(
                     f"{where(index)}: expected a finite loss, got {share * total / items}; the optimizer has not been "
@@ -145,22 +171,6 @@ class WindowStep:
                 )
             loss += share
         return loss, None
-
-    def _once(self, batch: Any, weight: float) -> Callable[[], float]:
-        """Return the forward and backward pass of one micro-batch, whose loss counts with ``weight``."""
-        on_device = self.strategy.to_device(batch)
-
-        def once() -> float:
-            with self.precision.forward():
-                loss = self.training_step(self.network, on_device)
-            _check_loss(loss)
-            share = loss.reshape([]) * weight
-            value = float(share)
-            if math.isfinite(value):
-                self.precision.backward(share)
-            return value
-
-        return once
 
 
 def _ids(batch: Any) -> str:

@@ -24,7 +24,7 @@ from paddle_infra.train.interrupt import TrainingInterrupted
 from paddle_infra.train.losses import CrossEntropy, Mixup, RDrop
 from paddle_infra.train.metrics import MeanLoss, Metric
 from paddle_infra.train.optim import adamw, schedule_factor
-from paddle_infra.train.precision import Float32, Precision
+from paddle_infra.train.precision import Float32, MixedPrecision, Precision
 from paddle_infra.train.progress import ProgressBar
 from paddle_infra.train.rng import get_rng_state, preserved_rng, seed_everything, set_rng_state
 from paddle_infra.train.state import TrainState
@@ -52,6 +52,7 @@ __all__ = [
     "History",
     "MeanLoss",
     "Metric",
+    "MixedPrecision",
     "Mixup",
     "Precision",
     "ProgressBar",

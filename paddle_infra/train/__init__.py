@@ -14,6 +14,7 @@ from paddle_infra.train.checkpoint import (
 from paddle_infra.train.checkpointing import Checkpoint
 from paddle_infra.train.classification import F1, Accuracy, ConfusionMatrix, Score
 from paddle_infra.train.clipping import ClipByGlobalNorm, ClipByValue
+from paddle_infra.train.distributed import DataParallel
 from paddle_infra.train.early_stopping import EarlyStopping
 from paddle_infra.train.entity import EntityF1, TokenTable, entities
 from paddle_infra.train.evaluation import Evaluator
@@ -23,7 +24,9 @@ from paddle_infra.train.metrics import MeanLoss, Metric
 from paddle_infra.train.optim import adamw, schedule_factor
 from paddle_infra.train.precision import Float32, Precision
 from paddle_infra.train.progress import ProgressBar
+from paddle_infra.train.recompute import recompute_layers
 from paddle_infra.train.rng import get_rng_state, preserved_rng, seed_everything, set_rng_state
+from paddle_infra.train.sharding import Sharding
 from paddle_infra.train.state import TrainState
 from paddle_infra.train.strategy import SingleDevice, Strategy
 from paddle_infra.train.trainer import Trainer
@@ -38,6 +41,7 @@ __all__ = [
     "ClipByGlobalNorm",
     "ClipByValue",
     "ConfusionMatrix",
+    "DataParallel",
     "EarlyStopping",
     "EntityF1",
     "Evaluator",
@@ -48,6 +52,7 @@ __all__ = [
     "Precision",
     "ProgressBar",
     "Score",
+    "Sharding",
     "SingleDevice",
     "Strategy",
     "TokenTable",
@@ -65,6 +70,7 @@ __all__ = [
     "preserved_rng",
     "read_checkpoint",
     "read_history",
+    "recompute_layers",
     "schedule_factor",
     "seed_everything",
     "set_rng_state",

@@ -87,6 +87,7 @@ class WindowStep:
         )
         self.strategy, self.precision, self.non_finite = strategy, precision, non_finite
         self.before_step = before_step
+        self._is_around = hasattr(training_step, "around")
         self._around: Callable[[paddle.nn.Layer, Callable[[], float]], float] = getattr(
             training_step, "around", lambda _, once: once()
         )
@@ -100,15 +101,17 @@ class WindowStep:
             NonFiniteLossError: a loss or a gradient is NaN or infinite; the parameters are untouched.
         """
         counts = [self.count(batch) for batch in window]
-        local = [sum(counts), len(window), sum(map(batch_size, window))]
-        items, batches, samples = (int(value) for value in self.strategy.sum(local))
+        local = [sum(counts), len(window), sum(map(batch_size, window)), any(counts[-1:])]
+        items, batches, samples, ready = (int(value) for value in self.strategy.sum(local))
         if batches == 0:
             return StepResult(0)
         if items == 0:
             raise TrainingError(
                 f"{where(len(window) - 1)}: expected at least one valid item, got none: all are ignored"
             )
-        loss, problem = self._backward_all(window, counts, items, where)
+        # A training step that goes backward several times would exchange gradients several times.
+        overlaps = self.strategy.overlap and not self._is_around and ready == self.strategy.ranks
+        loss, problem = self._backward_all(window, counts, items, where, overlaps)
         loss, problems = self.strategy.sum([loss, problem is not None])
         rate = float(self.optimizer.get_lr())
         if not problems:
@@ -130,14 +133,20 @@ class WindowStep:
         return StepResult(batches, samples, items, loss, rate, measured_norm(self.optimizer), not is_stepped)
 
     def _backward_all(
-        self, window: list[Any], counts: list[int], total: int, where: Callable[[int], str]
+        self,
+        window: list[Any],
+        counts: list[int],
+        total: int,
+        where: Callable[[int], str],
+        overlaps: bool,
     ) -> tuple[float, NonFiniteLossError | None]:
         """Accumulate the gradients of the window; stop at a loss that is not finite and return the error."""
         loss = 0.0
         for index, (batch, items) in enumerate(zip(window, counts, strict=True)):
             if not items:  # the mean over no item would be NaN
                 continue
-            share = self._around(self.network, self._once(batch, items / total))
+            is_last = overlaps and index == len(window) - 1
+            share = self._around(self.network, self._once(batch, items / total, is_last))
             if not math.isfinite(share):
                 return share, NonFiniteLossError(
                     f"{where(index)}: expected a finite loss, got {share * total / items}; the optimizer has not been "
@@ -146,18 +155,25 @@ class WindowStep:
             loss += share
         return loss, None
 
-    def _once(self, batch: Any, weight: float) -> Callable[[], float]:
-        """Return the forward and backward pass of one micro-batch, whose loss counts with ``weight``."""
+    def _once(self, batch: Any, weight: float, is_last: bool) -> Callable[[], float]:
+        """Return the forward and backward pass of one micro-batch, whose loss counts with ``weight``.
+
+        In the last one, if ``is_last``, processes exchange gradients: they first agree that all go backward.
+        """
         on_device = self.strategy.to_device(batch)
 
         def once() -> float:
-            with self.precision.forward():
-                loss = self.training_step(self.network, on_device)
-            _check_loss(loss)
-            share = loss.reshape([]) * weight
-            value = float(share)
-            if math.isfinite(value):
-                self.precision.backward(share)
+            with self.strategy.exchanging(self.network, is_last):
+                with self.precision.forward():
+                    loss = self.training_step(self.network, on_device)
+                _check_loss(loss)
+                share = loss.reshape([]) * weight
+                value = float(share)
+                is_good = math.isfinite(value)
+                if is_last:
+                    is_good = not self.strategy.sum([not is_good])[0]
+                if is_good:
+                    self.precision.backward(share)
             return value
 
         return once

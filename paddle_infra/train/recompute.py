@@ -21,7 +21,8 @@ def recompute_layers(model: paddle.nn.Layer, names: str | Sequence[str]) -> list
 
     Args:
         model: changed in place.
-        names: patterns of structured names as in ``fnmatch``, e.g. ``"encoder.layers.*"``; ``*`` does not match a dot.
+        names: patterns of structured names as in ``fnmatch``, e.g. ``"encoder.stack.layers.*"``; ``*`` does not match
+            a dot.
 
     Returns:
         The names of the chosen layers.

@@ -201,7 +201,7 @@ class Program:
         self.note("logging", screen=screen.getvalue(), weights=weights, dropped=dropped)
 
     def whole(
-        self, kind: str, *, name: str, step: Any = None, resume: str | None = None, steps: int = 10
+        self, kind: str, *, name: str, step: Any = None, resume: str | None = None, **options: Any
     ) -> None:
         """A run with checkpoints that can be interrupted and resumed."""
         folder = self.folder / name
@@ -210,10 +210,14 @@ class Program:
             History(folder / "h.jsonl"),
         ]
         trainer = make_trainer(
-            callbacks, strategy=STRATEGIES[kind](), accumulate=2, training_step=step or training_step
+            callbacks,
+            strategy=STRATEGIES[kind](),
+            accumulate=2,
+            training_step=step or training_step,
+            **options,
         )
         try:
-            trainer.fit(SeekableLoader(), SeekableLoader(), max_steps=steps, resume=resume)
+            trainer.fit(SeekableLoader(), SeekableLoader(), max_steps=10, resume=resume)
         except TrainingInterrupted as stop:
             self.note(f"stopped-{name}", step=stop.step, text=str(stop))
             return
@@ -239,6 +243,7 @@ def main() -> None:
     elif scenario == "resumed":
         program.whole("sharding", name="sharding", resume="latest")
         program.whole("parallel", name="parallel", resume="latest")
+        program.whole("parallel", name="grown", resume="latest", model=cases.seeded_mlp())
     else:
         raise SystemExit(f"no scenario {scenario!r}")
 

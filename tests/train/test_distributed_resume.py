@@ -6,13 +6,20 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from paddle_infra.train import Checkpoint, History, Trainer, checkpoints_in, read_history
+from tests.train import distributed_cases as cases
 from tests.train.launching import launch
 from tests.train.problem import SeekableLoader, assert_same_bits, make_trainer, tensors
+
+
+def one_process(directory: Path, **options: Any) -> Trainer:
+    callbacks = [Checkpoint(directory / "checkpoints"), History(directory / "h.jsonl")]
+    return make_trainer(callbacks, accumulate=4, **options)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +30,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "SIGTERM: finishing this step" in printed
     for name in ("parallel", "sharding"):
         shutil.copytree(path / name / "checkpoints", path / "kept" / name)
-    launch("resumed", path)
+    single = one_process(path / "grown", model=cases.seeded_mlp())
+    single.fit(SeekableLoader(), SeekableLoader(), max_steps=3)
+    printed = launch("resumed", path)
+    assert "written by 1 processes, now there are 2: batches go on where they were" in printed
     return path
 
 
@@ -83,8 +93,13 @@ class Order:
             yield batch
 
 
-def one_process(directory: Path) -> Trainer:
-    return make_trainer([Checkpoint(directory / "checkpoints"), History(directory / "h.jsonl")], accumulate=4)
+def test_two_processes_go_on_where_one_was(folder: Path) -> None:
+    straight = make_trainer(model=cases.seeded_mlp(), accumulate=4)
+    straight.fit(SeekableLoader(), SeekableLoader(), max_steps=10)
+    for rank in (0, 1):
+        found, expected = arrays(folder, "grown", rank), tensors(straight)
+        assert found.keys() == expected.keys()
+        assert max(float(np.abs(found[name] - expected[name]).max()) for name in expected) <= 1e-6
 
 
 @pytest.mark.parametrize("kind", ["parallel", "sharding"])

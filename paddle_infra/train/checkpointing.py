@@ -79,11 +79,13 @@ class Checkpoint(Callback):
         structured_names(trainer.model, trainer.optimizer)  # refuse now what could not be saved later
         resumed = None if trainer.resumed_from is None else trainer.resumed_from.resolve()
         self._is_best_unsaved = False
-        own = (path for path in checkpoints_in(self.directory) if path.resolve() == resumed)
-        self.last_path, self.best_path = next(own, None), None
+        is_own = resumed is not None and resumed.parent == self.directory.resolve()
+        self.last_path = self.directory / resumed.name if resumed is not None and is_own else None
+        self.best_path = None
         together(trainer.strategy, lambda: self._clear_folder(trainer.state.step, resumed), only_first=True)
         best = self.directory / checkpoint_name(trainer.state.best_step or 0)
-        if self.best_metric is not None and best.is_dir():
+        # What process 0 sees decides: on a shared disk others may see it later, and would not take part.
+        if self.best_metric is not None and trainer.strategy.gather(best.is_dir())[0]:
             self._mark_best(trainer, best)
         self._watch.install()
 

@@ -45,6 +45,7 @@ EXTRAS = {
         "types-PyYAML>=6.0.12,<7",
         "seqeval>=1.2.2,<2",
         "ninja>=1.11,<2",
+        "hypothesis>=6.100,<6.171",
     ],
     "docs": ["sphinx>=7.4,<10", "myst-parser>=4,<6", "furo>=2024.8.6"],
 }

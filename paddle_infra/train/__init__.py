@@ -15,6 +15,7 @@ from paddle_infra.train.checkpoint import (
 from paddle_infra.train.checkpointing import Checkpoint
 from paddle_infra.train.classification import F1, Accuracy, ConfusionMatrix, Score
 from paddle_infra.train.clipping import ClipByGlobalNorm, ClipByValue
+from paddle_infra.train.distributed import DataParallel
 from paddle_infra.train.dropout_schedule import DropoutSchedule, ramp
 from paddle_infra.train.early_stopping import EarlyStopping
 from paddle_infra.train.entity import EntityF1, TokenTable, entities
@@ -26,7 +27,9 @@ from paddle_infra.train.metrics import MeanLoss, Metric
 from paddle_infra.train.optim import adamw, schedule_factor
 from paddle_infra.train.precision import Float32, MixedPrecision, Precision
 from paddle_infra.train.progress import ProgressBar
+from paddle_infra.train.recompute import recompute_layers
 from paddle_infra.train.rng import get_rng_state, preserved_rng, seed_everything, set_rng_state
+from paddle_infra.train.sharding import Sharding
 from paddle_infra.train.state import TrainState
 from paddle_infra.train.strategy import SingleDevice, Strategy
 from paddle_infra.train.trainer import Trainer
@@ -44,6 +47,7 @@ __all__ = [
     "ClipByValue",
     "ConfusionMatrix",
     "CrossEntropy",
+    "DataParallel",
     "DropoutSchedule",
     "EarlyStopping",
     "EntityF1",
@@ -58,6 +62,7 @@ __all__ = [
     "ProgressBar",
     "RDrop",
     "Score",
+    "Sharding",
     "SingleDevice",
     "Strategy",
     "TokenTable",
@@ -76,6 +81,7 @@ __all__ = [
     "ramp",
     "read_checkpoint",
     "read_history",
+    "recompute_layers",
     "schedule_factor",
     "seed_everything",
     "set_rng_state",

@@ -22,6 +22,7 @@ from paddle_infra.train.checkpoint import (
 from paddle_infra.train.interrupt import InterruptWatch, TrainingInterrupted
 from paddle_infra.train.metrics import is_better, metric_value
 from paddle_infra.train.optimizer_state import structured_names
+from paddle_infra.train.processes import together
 from paddle_infra.train.snapshot import take_snapshot
 
 if TYPE_CHECKING:
@@ -78,13 +79,13 @@ class Checkpoint(Callback):
         structured_names(trainer.model, trainer.optimizer)  # refuse now what could not be saved later
         resumed = None if trainer.resumed_from is None else trainer.resumed_from.resolve()
         self._is_best_unsaved = False
-        own = (path for path in checkpoints_in(self.directory) if path.resolve() == resumed)
-        self.last_path, self.best_path = next(own, None), None
-        if trainer.strategy.rank == 0:
-            self._clear_folder(trainer.state.step, resumed)
-        trainer.strategy.sum([0])
+        is_own = resumed is not None and resumed.parent == self.directory.resolve()
+        self.last_path = self.directory / resumed.name if resumed is not None and is_own else None
+        self.best_path = None
+        together(trainer.strategy, lambda: self._clear_folder(trainer.state.step, resumed), only_first=True)
         best = self.directory / checkpoint_name(trainer.state.best_step or 0)
-        if self.best_metric is not None and best.is_dir():
+        # What process 0 sees decides: on a shared disk others may see it later, and would not take part.
+        if self.best_metric is not None and trainer.strategy.gather(best.is_dir())[0]:
             self._mark_best(trainer, best)
         self._watch.install()
 
@@ -137,15 +138,13 @@ class Checkpoint(Callback):
         path = self.directory / checkpoint_name(trainer.state.step)
         if path != self.last_path:
             snapshot = take_snapshot(trainer)
-            if trainer.strategy.rank == 0:
-                write_checkpoint(path, snapshot)
-            trainer.strategy.sum([0])  # no process goes on before the file is there
+            # No process goes on before the file is there, and all stop if it cannot be written.
+            together(trainer.strategy, lambda: write_checkpoint(path, snapshot), only_first=True)
             self.last_path = path
             trainer.call("on_checkpoint", path)
         if self._is_best_unsaved:
             self._mark_best(trainer, path)
-        if trainer.strategy.rank == 0:
-            self._delete_old()
+        together(trainer.strategy, self._delete_old, only_first=True)
         return path
 
     def _mark_best(self, trainer: Trainer, path: Path) -> None:
@@ -155,8 +154,7 @@ class Checkpoint(Callback):
             "metric": self.best_metric,
             "value": trainer.state.best_value,
         }
-        if trainer.strategy.rank == 0:
-            write_json(self.directory / "best.json", best)
+        together(trainer.strategy, lambda: write_json(self.directory / "best.json", best), only_first=True)
         self.best_path, self._is_best_unsaved = path, False
 
     def _delete_old(self) -> None:

@@ -109,7 +109,8 @@ def schedule_state(optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
         rate: Any = {"type": type(schedule).__name__, "state": schedule.state_dict()}
     else:
         rate = float(optimizer.get_lr())
-    return {"type": type(optimizer).__name__, "learning_rate": rate}
+    whole = getattr(optimizer, "unsharded", optimizer)  # checkpoints do not depend on how processes share it
+    return {"type": type(whole).__name__, "learning_rate": rate}
 
 
 def check_schedule(optimizer: paddle.optimizer.Optimizer, state: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,8 @@ _RATE_STEPS = 50  # the speed is that of so many last steps
 class ProgressBar(Callback):
     """Shows step, epoch, loss, learning rate, samples per second and the time left.
 
+    Of several processes only number 0 shows anything.
+
     Args:
         console: a ``rich`` console; None writes to standard error.
         interval_s: seconds between two lines where there is no terminal. The first and the last step of each
@@ -34,8 +37,8 @@ class ProgressBar(Callback):
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Start the bar, where the run resumes."""
         if trainer.resumed_from is not None:
-            self._open().note(f"resuming after step {trainer.state.step} from {trainer.resumed_from}")
-        self._open().start("train", trainer.state.step, trainer.total_steps)
+            self._open(trainer).note(f"resuming after step {trainer.state.step} from {trainer.resumed_from}")
+        self._open(trainer).start("train", trainer.state.step, trainer.total_steps)
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         """Start measuring the speed: the time of validations and checkpoints does not count."""
@@ -46,28 +49,29 @@ class ProgressBar(Callback):
     def on_step_end(self, trainer: Trainer) -> None:
         """Advance."""
         self._times.append((time.monotonic(), trainer.state.step, trainer.state.samples))
-        self._open().advance("train", trainer.state.step, trainer.total_steps, self._describe(trainer))
+        self._open(trainer).advance("train", trainer.state.step, trainer.total_steps, self._describe(trainer))
 
     def on_evaluate_begin(self, trainer: Trainer, batches: int | None) -> None:
         """Start the bar of the evaluation."""
-        self._evaluated, self._eval_batches = 0, batches
-        self._open().start("evaluate", 0, batches)
+        share = None if batches is None else math.ceil(batches / trainer.strategy.ranks)  # of process 0
+        self._evaluated, self._eval_batches = 0, share
+        self._open(trainer).start("evaluate", 0, share)
 
     def on_evaluate_batch(self, trainer: Trainer) -> None:
         """Advance."""
         self._evaluated += 1
-        self._open().advance("evaluate", self._evaluated, self._eval_batches, "")
+        self._open(trainer).advance("evaluate", self._evaluated, self._eval_batches, "")
 
     def on_evaluate_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Show the metrics."""
         values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        self._open().finish("evaluate")
-        self._open().note(f"evaluation after step {trainer.state.step}: {values}")
+        self._open(trainer).finish("evaluate")
+        self._open(trainer).note(f"evaluation after step {trainer.state.step}: {values}")
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Say why the run ended, if not as planned."""
         if trainer.state.stop_reason is not None:
-            self._open().note(f"stopped after step {trainer.state.step}: {trainer.state.stop_reason}")
+            self._open(trainer).note(f"stopped after step {trainer.state.step}: {trainer.state.stop_reason}")
 
     def on_close(self, trainer: Trainer) -> None:
         """Leave the terminal as it was."""
@@ -91,7 +95,9 @@ class ProgressBar(Callback):
             parts.append(f"ETA {_duration(left)}")
         return "  ".join(parts)
 
-    def _open(self) -> _Display:
+    def _open(self, trainer: Trainer) -> _Display:
+        if trainer.strategy.rank > 0:
+            return _Silence()
         if self._display is None:
             from rich.console import Console
 
@@ -108,6 +114,25 @@ class _Display(Protocol):
     def finish(self, label: str) -> None: ...
     def note(self, text: str) -> None: ...
     def close(self) -> None: ...
+
+
+class _Silence:
+    """Shows nothing: the display of all processes but number 0."""
+
+    def start(self, label: str, done: int, total: int | None) -> None:
+        pass
+
+    def advance(self, label: str, done: int, total: int | None, text: str) -> None:
+        pass
+
+    def finish(self, label: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class _Lines:

@@ -18,7 +18,7 @@ class VisualDLLogger(Callback):
     """Logs ``train/loss`` and ``train/lr`` per step and ``eval/<metric>`` per validation.
 
     VisualDL shows only the newest file of a folder; a resumed run therefore starts its file with the scalars
-    that the previous one holds up to the resumed step.
+    that the previous one holds up to the resumed step. Of several processes only number 0 writes.
 
     Args:
         directory: the log folder of this run.
@@ -34,6 +34,8 @@ class VisualDLLogger(Callback):
         Raises:
             MissingExtraError: VisualDL is not installed.
         """
+        if trainer.strategy.rank > 0:
+            return
         visualdl = require("visualdl", extra="visualdl", purpose="VisualDLLogger")
         earlier = [] if trainer.resumed_from is None else _scalars(self.directory, trainer.state.step)
         self._writer = visualdl.LogWriter(
@@ -45,23 +47,28 @@ class VisualDLLogger(Callback):
 
     def on_step_end(self, trainer: Trainer) -> None:
         """Log the step."""
-        self._writer.add_scalar("train/loss", trainer.state.loss, trainer.state.step)
-        self._writer.add_scalar("train/lr", trainer.state.learning_rate, trainer.state.step)
+        self._add("train/loss", trainer.state.loss, trainer.state.step)
+        self._add("train/lr", trainer.state.learning_rate, trainer.state.step)
 
     def on_validation_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Log the metrics."""
         for name, value in metrics.items():
-            self._writer.add_scalar(f"eval/{name}", value, trainer.state.step)
+            self._add(f"eval/{name}", value, trainer.state.step)
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         """Bring the log to the disk: a run resumed from this checkpoint continues it."""
-        self._writer.flush()
+        if self._writer is not None:
+            self._writer.flush()
 
     def on_close(self, trainer: Trainer) -> None:
         """Close the log file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def _add(self, tag: str, value: float | None, step: int) -> None:
+        if self._writer is not None:  # process 0
+            self._writer.add_scalar(tag, value, step)
 
 
 def _scalars(directory: Path, last_step: int) -> list[tuple[str, float, int, int]]:

@@ -51,10 +51,14 @@ class StepResult:
 
 
 class MicroBatch:
-    """One micro-batch of a window, with its weight in the loss."""
+    """One micro-batch of a window, with its weight in the loss.
 
-    def __init__(self, step: WindowStep, batch: Any, weight: float) -> None:
+    In its backward pass processes exchange gradients if ``is_last``: they first agree that all go backward.
+    """
+
+    def __init__(self, step: WindowStep, batch: Any, weight: float, is_last: bool) -> None:
         self._step, self._batch, self._weight = step, step.strategy.to_device(batch), weight
+        self._is_last = is_last
 
     def forward(self) -> paddle.Tensor:
         """Return the weighted loss, a scalar.
@@ -69,10 +73,15 @@ class MicroBatch:
 
     def backward(self) -> float:
         """Accumulate the gradients of the weighted loss, if it is finite, and return it."""
-        loss = self.forward()
-        value = float(loss)
-        if math.isfinite(value):
-            self._step.precision.backward(loss)
+        strategy = self._step.strategy
+        with strategy.exchanging(self._step.network, self._is_last):
+            loss = self.forward()
+            value = float(loss)
+            is_good = math.isfinite(value)
+            if self._is_last:
+                is_good = not strategy.sum([not is_good])[0]
+            if is_good:
+                self._step.precision.backward(loss)
         return value
 
 
@@ -113,6 +122,7 @@ class WindowStep:
         )
         self.strategy, self.precision, self.non_finite = strategy, precision, non_finite
         self.before_step = before_step
+        self._is_around = hasattr(training_step, "around")
         self._around: Callable[[paddle.nn.Layer, MicroBatch], float] = getattr(
             training_step, "around", lambda _, micro_batch: micro_batch.backward()
         )
@@ -126,15 +136,17 @@ class WindowStep:
             NonFiniteLossError: a loss or a gradient is NaN or infinite; the parameters are untouched.
         """
         counts = [self.count(batch) for batch in window]
-        local = [sum(counts), len(window), sum(map(batch_size, window))]
-        items, batches, samples = (int(value) for value in self.strategy.sum(local))
+        local = [sum(counts), len(window), sum(map(batch_size, window)), any(counts[-1:])]
+        items, batches, samples, ready = (int(value) for value in self.strategy.sum(local))
         if batches == 0:
             return StepResult(0)
         if items == 0:
             raise TrainingError(
                 f"{where(len(window) - 1)}: expected at least one valid item, got none: all are ignored"
             )
-        loss, problem = self._backward_all(window, counts, items, where)
+        # A training step that goes backward several times would exchange gradients several times.
+        overlaps = self.strategy.overlap and not self._is_around and ready == self.strategy.ranks
+        loss, problem = self._backward_all(window, counts, items, where, overlaps)
         loss, problems = self.strategy.sum([loss, problem is not None])
         rate = float(self.optimizer.get_lr())
         if not problems:
@@ -156,14 +168,20 @@ class WindowStep:
         return StepResult(batches, samples, items, loss, rate, measured_norm(self.optimizer), not is_stepped)
 
     def _backward_all(
-        self, window: list[Any], counts: list[int], total: int, where: Callable[[int], str]
+        self,
+        window: list[Any],
+        counts: list[int],
+        total: int,
+        where: Callable[[int], str],
+        overlaps: bool,
     ) -> tuple[float, NonFiniteLossError | None]:
         """Accumulate the gradients of the window; stop at a loss that is not finite and return the error."""
         loss = 0.0
         for index, (batch, items) in enumerate(zip(window, counts, strict=True)):
             if not items:  # the mean over no item would be NaN
                 continue
-            share = self._around(self.network, MicroBatch(self, batch, items / total))
+            is_last = overlaps and index == len(window) - 1
+            share = self._around(self.network, MicroBatch(self, batch, items / total, is_last))
             if not math.isfinite(share):
                 return share, NonFiniteLossError(
                     f"{where(index)}: expected a finite loss, got {share * total / items}; the optimizer has not been "

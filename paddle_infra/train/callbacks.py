@@ -64,7 +64,7 @@ class Callback:
         """The loader is exhausted and validated; ``trainer.state.epoch`` counts the epoch."""
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
-        """A checkpoint was written to ``path``."""
+        """A checkpoint was written to ``path``, or (``Checkpoint(asynchronous=True)``) is being written."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Training ended as planned or by ``state.stop``."""

@@ -11,6 +11,7 @@ A checkpoint is a folder ``step-00000042`` with
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -52,6 +53,14 @@ class CheckpointData:
     optimizer: dict[str, paddle.Tensor]
     callbacks: dict[str, paddle.Tensor]
     state: dict[str, Any]
+
+    def copy(self) -> CheckpointData:
+        """Return a copy that training does not change."""
+        weights, optimizer, callbacks = (
+            {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            for tensors in (self.weights, self.optimizer, self.callbacks)
+        )
+        return CheckpointData(weights, optimizer, callbacks, copy.deepcopy(self.state))
 
 
 def checkpoint_name(step: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paddle_infra.train.adafactor import Adafactor
 from paddle_infra.train.batches import IGNORE_INDEX, count_items
 from paddle_infra.train.callbacks import Callback
 from paddle_infra.train.checkpoint import (
@@ -17,13 +18,16 @@ from paddle_infra.train.clipping import ClipByGlobalNorm, ClipByValue
 from paddle_infra.train.early_stopping import EarlyStopping
 from paddle_infra.train.entity import EntityF1, TokenTable, entities
 from paddle_infra.train.evaluation import Evaluator
+from paddle_infra.train.freezing import freeze, unfreeze
 from paddle_infra.train.history import History, read_history
 from paddle_infra.train.interrupt import TrainingInterrupted
+from paddle_infra.train.lion import Lion
 from paddle_infra.train.metrics import MeanLoss, Metric
-from paddle_infra.train.optim import adamw, schedule_factor
+from paddle_infra.train.optim import ParameterGroup, adamw, optimizer
 from paddle_infra.train.precision import Float32, Precision
 from paddle_infra.train.progress import ProgressBar
 from paddle_infra.train.rng import get_rng_state, preserved_rng, seed_everything, set_rng_state
+from paddle_infra.train.schedules import schedule_factor
 from paddle_infra.train.state import TrainState
 from paddle_infra.train.strategy import SingleDevice, Strategy
 from paddle_infra.train.trainer import Trainer
@@ -33,6 +37,7 @@ __all__ = [
     "F1",
     "IGNORE_INDEX",
     "Accuracy",
+    "Adafactor",
     "Callback",
     "Checkpoint",
     "ClipByGlobalNorm",
@@ -43,8 +48,10 @@ __all__ = [
     "Evaluator",
     "Float32",
     "History",
+    "Lion",
     "MeanLoss",
     "Metric",
+    "ParameterGroup",
     "Precision",
     "ProgressBar",
     "Score",
@@ -59,14 +66,17 @@ __all__ = [
     "checkpoints_in",
     "count_items",
     "entities",
+    "freeze",
     "get_rng_state",
     "load_model",
     "newest_intact",
+    "optimizer",
     "preserved_rng",
     "read_checkpoint",
     "read_history",
     "schedule_factor",
     "seed_everything",
     "set_rng_state",
+    "unfreeze",
     "verify_checkpoint",
 ]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from paddle_infra.train.adafactor import Adafactor
+from paddle_infra.train.auto_batch import BatchPlan, find_batch_size
+from paddle_infra.train.averaging import EMA, SWA
+from paddle_infra.train.batch_norm import refresh_batch_norm
 from paddle_infra.train.batches import IGNORE_INDEX, count_items
 from paddle_infra.train.callbacks import Callback
 from paddle_infra.train.checkpoint import (
@@ -22,6 +25,7 @@ from paddle_infra.train.freezing import freeze, unfreeze
 from paddle_infra.train.history import History, read_history
 from paddle_infra.train.interrupt import TrainingInterrupted
 from paddle_infra.train.lion import Lion
+from paddle_infra.train.lr_finder import LearningRateCurve, find_learning_rate
 from paddle_infra.train.metrics import MeanLoss, Metric
 from paddle_infra.train.optim import ParameterGroup, adamw, optimizer
 from paddle_infra.train.precision import Float32, Precision
@@ -34,10 +38,13 @@ from paddle_infra.train.trainer import Trainer
 from paddle_infra.train.visualdl_logger import VisualDLLogger
 
 __all__ = [
+    "EMA",
     "F1",
     "IGNORE_INDEX",
+    "SWA",
     "Accuracy",
     "Adafactor",
+    "BatchPlan",
     "Callback",
     "Checkpoint",
     "ClipByGlobalNorm",
@@ -48,6 +55,7 @@ __all__ = [
     "Evaluator",
     "Float32",
     "History",
+    "LearningRateCurve",
     "Lion",
     "MeanLoss",
     "Metric",
@@ -66,6 +74,8 @@ __all__ = [
     "checkpoints_in",
     "count_items",
     "entities",
+    "find_batch_size",
+    "find_learning_rate",
     "freeze",
     "get_rng_state",
     "load_model",
@@ -74,6 +84,7 @@ __all__ = [
     "preserved_rng",
     "read_checkpoint",
     "read_history",
+    "refresh_batch_norm",
     "schedule_factor",
     "seed_everything",
     "set_rng_state",

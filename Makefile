@@ -79,6 +79,7 @@ bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows
 	$(BIN)/python benchmarks/bench_linear_int8.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_topk.py $(ARGS)
 	$(BIN)/python benchmarks/bench_tune_cpu.py
+	$(BIN)/python benchmarks/bench_data_parallel.py
 
 docs: $(VENV)/.onnx,docs build ## Build the documentation into docs/_build/html.
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

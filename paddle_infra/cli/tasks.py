@@ -130,6 +130,14 @@ class Predictions:
         """Return nothing: this is a record, not a score."""
         return {}
 
+    def state(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return everything."""
+        return self.classes, self.confidences
+
+    def add_state(self, state: tuple[list[np.ndarray], list[np.ndarray]]) -> None:
+        """Append another process's."""
+        self.classes, self.confidences = self.classes + state[0], self.confidences + state[1]
+
     def reset(self) -> None:
         """Forget everything."""
         self.classes, self.confidences = [], []

@@ -56,18 +56,20 @@ class Loader:
         """Iterate over epoch 0. For training use :meth:`iterate`: here every pass has the same order."""
         return self.iterate(0)
 
-    def iterate(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """Return an iterator over the batches of an epoch from batch ``start`` on; earlier ones are not read.
+    def iterate(self, epoch: int, start: int = 0, step: int = 1) -> Iterator[Any]:
+        """Return an iterator over every ``step``-th batch of an epoch from ``start`` on; others are not read.
 
         Raises:
-            InvalidInputError: a negative epoch, or ``start`` outside the epoch (raised by this call, not
+            InvalidInputError: a negative epoch or ``start``, or ``step`` below 1 (raised by this call, not
                 later).
             SampleError: reading or collating failed (raised by the iterator, the cause is chained).
         """
         batches = self._sampler.batches(epoch)
-        if not 0 <= start <= len(batches):
-            raise InvalidInputError(f"expected start from 0 to {len(batches)}, got {start}")
-        return (self._load(indices) for indices in batches[start:])
+        if start < 0 or step < 1 or (step == 1 and start > len(batches)):
+            raise InvalidInputError(
+                f"expected start from 0 to {len(batches)} and step >= 1, got {start} and {step}"
+            )
+        return (self._load(indices) for indices in batches[start::step])
 
     def _load(self, indices: Sequence[int]) -> Any:
         samples = []

@@ -9,8 +9,8 @@ import paddle
 
 from paddle_infra._core import extension
 from paddle_infra._core.checks import device_of, dtype_name
+from paddle_infra._core.matmul_precision import PRECISIONS, get_matmul_precision
 from paddle_infra.ops import _select
-from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
 REDUCTIONS = ("none", "sum", "mean")  # in the order of the compiled operator's attribute
 LAYOUTS = ("vd", "dv")

@@ -9,6 +9,7 @@ import paddle
 from paddle.jit.marker import unified
 
 from paddle_infra.ops import _head_operator, _select, reference
+from paddle_infra.ops._autocast import narrow
 from paddle_infra.ops._head_arguments import reference_refusals
 from paddle_infra.ops._linear_cross_entropy_arguments import Arguments, check
 
@@ -83,6 +84,7 @@ def linear_cross_entropy(
         here); label smoothing, arXiv:1512.00567, section 7; z-loss, arXiv:2204.02311, section 5; softcap,
         arXiv:2408.00118, section 2. Smoothing with class weights is defined as in PyTorch.
     """
+    hidden, weight, bias = narrow(hidden, weight, bias)
     loss = _head_operator.run_unchecked(
         "cross_entropy",
         hidden,

@@ -10,10 +10,11 @@ from paddle.jit.marker import unified
 
 from paddle_infra._core import extension
 from paddle_infra._core.checks import device_of, dtype_name
+from paddle_infra._core.matmul_precision import PRECISIONS, get_matmul_precision
 from paddle_infra.ops import _head_operator, _select, reference
+from paddle_infra.ops._autocast import narrow
 from paddle_infra.ops._gradient import needs_gradient, refuse_gradient
 from paddle_infra.ops._linear_topk_arguments import Arguments, check_topk
-from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
 _MOST_K = {"cpu": 1024, "gpu": 16}
 _Pair = tuple[paddle.Tensor, paddle.Tensor]
@@ -118,6 +119,7 @@ def _topk(
     is_log: bool,
     impl: str,
 ) -> _Pair:
+    hidden, weight, bias = narrow(hidden, weight, bias)
     if _is_usual(hidden, weight, k, bias, softcap, layout, impl):
         try:
             return _call(hidden, weight, bias, k, softcap, is_log, layout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from paddle_infra._core.errors import CheckpointError, InvalidInputError
 from paddle_infra.train.rng import get_rng_state, set_rng_state
+from paddle_infra.train.strategy import Strategy
 
 IGNORE_INDEX = -100
 
@@ -58,33 +60,63 @@ def length_of(loader: Any) -> int | None:
         return None
 
 
-class EpochBatches:
-    """The batches of one epoch, from batch ``start`` on, exactly as an uninterrupted run would see them.
+def planned_steps(length: int | None, epochs: int | None, accumulate: int, strategy: Strategy) -> int | None:
+    """Return the optimizer steps of ``epochs`` over a loader of ``length`` batches; None if either is unknown.
 
-    A loader with ``iterate(epoch, start)`` does this itself. Any other iterable is started again from the
-    random state that the epoch began with, ``start`` batches are drawn and dropped, and then the random state
-    of the checkpoint is put back. That is exact for loaders whose only memory is the global generators of
-    Python, NumPy and Paddle.
+    Raises:
+        InvalidInputError: there are fewer batches than processes, so that some would never train.
+    """
+    if length is None:
+        return None
+    if 0 < length < strategy.ranks:
+        raise InvalidInputError(
+            f"train_loader: expected at least one batch for each of the {strategy.ranks} processes, got {length} in all"
+        )
+    return None if epochs is None else epochs * math.ceil(length / (accumulate * strategy.ranks))
+
+
+class EpochBatches:
+    """One process's batches of an epoch, from batch ``start`` on, exactly as an uninterrupted run would see them.
+
+    Batches are dealt in turn: of N processes, number r gets batches ``start + r``, ``start + r + N``, …
+
+    A loader with ``iterate(epoch, start, step)`` does this itself. Any other iterable (in one process) is started
+    again from the random state that the epoch began with, ``start`` batches are drawn and dropped, and then the
+    random state of the checkpoint is put back. That is exact for loaders whose only memory is the global
+    generators of Python, NumPy and Paddle.
 
     Args:
         loader: any iterable of batches.
         epoch: which epoch, from 0.
-        start: how many batches to leave out.
+        start: how many batches to leave out, of those of all processes.
         rng_at_start: random state at the start of the epoch; needed if ``start`` is not 0 and the loader has
             no ``iterate``.
+        strategy: says how many processes there are, and which one this is.
 
     Attributes:
         rng_at_start: random state at the start of the epoch (for the next checkpoint).
+
+    Raises:
+        InvalidInputError: several processes, and a loader that has no ``iterate``.
     """
 
-    def __init__(self, loader: Any, epoch: int, start: int, rng_at_start: dict[str, Any] | None) -> None:
+    def __init__(
+        self, loader: Any, epoch: int, start: int, rng_at_start: dict[str, Any] | None, strategy: Strategy
+    ) -> None:
         self._loader, self._epoch, self._start = loader, epoch, start
+        self._rank, self._ranks = strategy.rank, strategy.ranks
+        self._iterate: Callable[..., Iterable[Any]] | None = getattr(loader, "iterate", None)
+        if self._ranks > 1 and self._iterate is None:
+            raise InvalidInputError(
+                f"loader: expected one with iterate(epoch, start, step) for {self._ranks} processes, such as "
+                f"paddle_infra.data.Loader, got {type(loader).__name__}: all would train on the same batches"
+            )
         self.rng_at_start: dict[str, Any] = rng_at_start or get_rng_state()
 
     def __iter__(self) -> Iterator[Any]:
-        iterate: Callable[[int, int], Iterable[Any]] | None = getattr(self._loader, "iterate", None)
-        if iterate is not None:
-            return iter(iterate(self._epoch, self._start))
+        if self._iterate is not None:
+            share = (self._start + self._rank, self._ranks) if self._ranks > 1 else (self._start,)
+            return iter(self._iterate(self._epoch, *share))
         if self._start == 0:
             return iter(self._loader)
         now = get_rng_state()

@@ -4,12 +4,14 @@ A checkpoint is a folder ``step-00000042`` with
 
 * ``model.safetensors``: parameters and buffers by structured name;
 * ``optimizer.safetensors``: accumulators as ``<structured parameter name>/<accumulator>``;
+* ``callbacks.safetensors``: tensors of callbacks (moving averages) as ``<callback>/<name>``;
 * ``state.json``: training state, schedule, random generators, callbacks;
 * ``manifest.json``: size and SHA-256 of the other files.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -25,10 +27,11 @@ import paddle
 from paddle_infra._core.atomic import atomic_directory, sha256_of
 from paddle_infra._core.errors import CheckpointError
 
-FORMAT = 1
-_WEIGHTS, _OPTIMIZER, _STATE, _MANIFEST = (
+FORMAT = 2
+_WEIGHTS, _OPTIMIZER, _CALLBACKS, _STATE, _MANIFEST = (
     "model.safetensors",
     "optimizer.safetensors",
+    "callbacks.safetensors",
     "state.json",
     "manifest.json",
 )
@@ -42,12 +45,22 @@ class CheckpointData:
     Attributes:
         weights: tensors of ``model.state_dict()``.
         optimizer: accumulators by ``<structured parameter name>/<accumulator>``.
+        callbacks: tensors by ``<callback>/<name>``.
         state: everything else, as JSON values.
     """
 
     weights: dict[str, paddle.Tensor]
     optimizer: dict[str, paddle.Tensor]
+    callbacks: dict[str, paddle.Tensor]
     state: dict[str, Any]
+
+    def copy(self) -> CheckpointData:
+        """Return a copy that training does not change."""
+        weights, optimizer, callbacks = (
+            {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            for tensors in (self.weights, self.optimizer, self.callbacks)
+        )
+        return CheckpointData(weights, optimizer, callbacks, copy.deepcopy(self.state))
 
 
 def checkpoint_name(step: int) -> str:
@@ -77,6 +90,7 @@ def write_checkpoint(path: str | os.PathLike[str], data: CheckpointData) -> None
     contents = {
         _WEIGHTS: _to_safetensors(data.weights),
         _OPTIMIZER: _to_safetensors(data.optimizer),
+        _CALLBACKS: _to_safetensors(data.callbacks),
         _STATE: _to_json(data.state),
     }
     # The checksums are taken from memory: a disk that drops bytes cannot vouch for itself.
@@ -119,7 +133,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointData:
     folder = Path(path)
     verify_checkpoint(folder)
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    return CheckpointData(_read_safetensors(folder / _WEIGHTS), _read_safetensors(folder / _OPTIMIZER), state)
+    weights, optimizer, callbacks = (
+        _read_safetensors(folder / name) for name in (_WEIGHTS, _OPTIMIZER, _CALLBACKS)
+    )
+    return CheckpointData(weights, optimizer, callbacks, state)
 
 
 def checkpoints_in(directory: str | os.PathLike[str]) -> list[Path]:
@@ -148,15 +165,34 @@ def newest_intact(directory: str | os.PathLike[str]) -> Path:
     raise CheckpointError(f"{directory}: expected an intact checkpoint, {found}")
 
 
-def load_model(path: str | os.PathLike[str], model: paddle.nn.Layer) -> None:
+def load_model(path: str | os.PathLike[str], model: paddle.nn.Layer, *, average: str | None = None) -> None:
     """Load only the weights of a checkpoint into ``model``.
 
+    Args:
+        path: the checkpoint.
+        model: a model of the same structure.
+        average: name of a callback that keeps averaged weights, "EMA" or "SWA" ("EMA#2" for the second of a kind):
+            its average replaces the weights that it averages. BatchNorm's statistics in "SWA" are those of the last
+            evaluation: see :func:`~paddle_infra.train.refresh_batch_norm`.
+
     Raises:
-        CheckpointError: the checkpoint is damaged or does not fit the model, which is then unchanged.
+        CheckpointError: the checkpoint is damaged, holds no such average or does not fit the model, which is then
+            unchanged.
     """
     folder = Path(path)
     verify_checkpoint(folder)
-    for target, value in match_weights(model, _read_safetensors(folder / _WEIGHTS)):
+    weights = _read_safetensors(folder / _WEIGHTS)
+    if average is not None:
+        tensors = _read_safetensors(folder / _CALLBACKS)
+        prefix = f"{average}/"
+        own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        if not own:
+            found = sorted({name.split("/", 1)[0] for name in tensors})
+            raise CheckpointError(
+                f"checkpoint {folder}: expected averaged weights {average!r}, found {found}"
+            )
+        weights |= own
+    for target, value in match_weights(model, weights):
         target.set_value(value)
 
 
@@ -193,7 +229,7 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         version, files = manifest["format"], dict(manifest["files"])
-        for name in (_WEIGHTS, _OPTIMIZER, _STATE):
+        for name in (_WEIGHTS, _OPTIMIZER, _CALLBACKS, _STATE):
             int(files[name]["size_bytes"]), str(files[name]["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

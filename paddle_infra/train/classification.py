@@ -85,6 +85,14 @@ class ConfusionMatrix:
         pairs = gold.astype(np.int64) * count + predicted.astype(np.int64)
         self.matrix += np.bincount(pairs, minlength=count * count).reshape(count, count)
 
+    def state(self) -> npt.NDArray[np.int64]:
+        """Return the matrix."""
+        return self.matrix
+
+    def add_state(self, state: npt.NDArray[np.int64]) -> None:
+        """Add the matrix of another process."""
+        self.matrix = self.matrix + state
+
     def compute(self) -> dict[str, float]:
         """Return no scalar: read :attr:`matrix`."""
         return {}

@@ -109,6 +109,15 @@ class EntityF1:
         self._predicted.update(kind for kind, _, _ in found)
         self._hits.update(kind for kind, _, _ in true & found)
 
+    def state(self) -> tuple[Counter[str], ...]:
+        """Return the counts."""
+        return self._hits, self._predicted, self._gold
+
+    def add_state(self, state: tuple[Counter[str], ...]) -> None:
+        """Add the counts of another process."""
+        for own, other in zip(self.state(), state, strict=True):
+            own.update(other)
+
     def compute(self) -> dict[str, float]:
         """Return ``entity_precision``, ``entity_recall`` and ``entity_f1`` over all entities."""
         micro = self.averages()[0]

@@ -10,6 +10,7 @@ import paddle
 
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train.metrics import Metric
+from paddle_infra.train.strategy import Strategy
 
 
 class Evaluator:
@@ -20,8 +21,8 @@ class Evaluator:
             metrics take (``labels`` with ``predictions`` or ``logits``; ``loss`` and ``items`` for
             :class:`~paddle_infra.train.metrics.MeanLoss`). Each metric takes what it needs and ignores the
             rest.
-        metrics: objects with ``update(**outputs)``, ``compute() -> dict[str, float]`` and ``reset()``. They
-            keep sums, never outputs, so that memory does not grow with the data.
+        metrics: see :class:`~paddle_infra.train.metrics.Metric`. They keep sums, never outputs, so that memory
+            does not grow with the data.
     """
 
     def __init__(
@@ -51,6 +52,15 @@ class Evaluator:
         arrays = {name: _as_array(value) for name, value in outputs.items()}
         for metric in self.metrics:
             metric.update(**arrays)
+
+    def merge(self, strategy: Strategy) -> None:
+        """Add what the other processes have seen, so that all of them have seen everything."""
+        if strategy.ranks > 1:
+            for metric in self.metrics:
+                states = strategy.gather(metric.state())
+                metric.reset()
+                for state in states:  # by rank, so that every process comes to the same bits
+                    metric.add_state(state)
 
     def compute(self) -> dict[str, float]:
         """Return the values of all metrics.

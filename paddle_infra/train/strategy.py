@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,18 +11,57 @@ import paddle
 
 
 class Strategy(Protocol):
-    """What the trainer asks of a strategy."""
+    """What the trainer asks of a strategy. Methods that mention processes are called by all of them at once.
 
-    def prepare(self, model: paddle.nn.Layer) -> paddle.nn.Layer:
-        """Return the layer to train (wrapped if the strategy needs it)."""
+    Attributes:
+        rank: number of this process, from 0.
+        ranks: how many processes train together.
+        overlap: whether :meth:`exchanging` does anything.
+    """
+
+    rank: int
+    ranks: int
+    overlap: bool
+
+    def prepare(
+        self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
+    ) -> tuple[paddle.nn.Layer, paddle.optimizer.Optimizer]:
+        """Return the layer that the training step calls and the optimizer that steps, wrapped if need be.
+
+        All processes have the same weights afterwards.
+        """
         ...
 
     def to_device(self, batch: Any) -> Any:
         """Return the batch with its NumPy arrays as tensors on the device."""
         ...
 
-    def total(self, items: int) -> int:
-        """Return the sum of ``items`` over all processes."""
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums of each of ``values`` over all processes, in float64."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the picklable ``value`` of every process, by rank."""
+        ...
+
+    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> AbstractContextManager[None]:
+        """Return the context of one forward and backward pass.
+
+        ``is_last`` says that it is the last one of the window, and that every process makes one: gradients may be
+        exchanged meanwhile.
+        """
+        ...
+
+    def reduce_gradients(self, model: paddle.nn.Layer) -> None:
+        """Replace every gradient by its sum over all processes."""
+        ...
+
+    def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
+        """Return the whole state of the optimizer in process 0; in the others at least the part that each holds."""
+        ...
+
+    def own_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
+        """Return the part of the whole state that this process is to hold."""
         ...
 
 
@@ -31,14 +72,20 @@ class SingleDevice:
         device: a Paddle device name such as "cpu" or "gpu:0"; None keeps the current one.
     """
 
+    rank = 0
+    ranks = 1
+    overlap = False
+
     def __init__(self, device: str | None = None) -> None:
         if device is not None:
             paddle.set_device(device)
         self.device: str = paddle.get_device()
 
-    def prepare(self, model: paddle.nn.Layer) -> paddle.nn.Layer:
-        """Return the model unchanged."""
-        return model
+    def prepare(
+        self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
+    ) -> tuple[paddle.nn.Layer, paddle.optimizer.Optimizer]:
+        """Return both unchanged."""
+        return model, optimizer
 
     def to_device(self, batch: Any) -> Any:
         """Turn NumPy arrays inside dicts, lists and tuples into tensors; leave everything else as it is."""
@@ -52,6 +99,25 @@ class SingleDevice:
             return type(batch)(*converted) if is_named else type(batch)(converted)
         return batch
 
-    def total(self, items: int) -> int:
-        """Return ``items``: there is no other process."""
-        return items
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the values: there is no other process."""
+        return [float(value) for value in values]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return ``[value]``."""
+        return [value]
+
+    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> AbstractContextManager[None]:
+        """Return a context that does nothing."""
+        return nullcontext()
+
+    def reduce_gradients(self, model: paddle.nn.Layer) -> None:
+        """Do nothing: the gradients are whole."""
+
+    def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
+        """Return ``tensors``: they are all there is."""
+        return tensors
+
+    def own_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
+        """Return ``tensors``: this process holds them all."""
+        return tensors

@@ -1,20 +1,19 @@
-"""The training loop: windows of micro-batches, exact weighting, everything else in callbacks."""
+"""The training loop: epochs of windows of micro-batches; everything else is in callbacks."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain, repeat
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import paddle
-from paddle.optimizer.lr import LRScheduler
 
-from paddle_infra._core.errors import InvalidInputError, NonFiniteLossError, TrainingError
+from paddle_infra._core.errors import InvalidInputError, TrainingError
 from paddle_infra._core.modes import evaluation_mode
-from paddle_infra.train.batches import EpochBatches, batch_size, count_items, length_of, windows
+from paddle_infra.train.batches import EpochBatches, count_items, length_of, planned_steps, windows
 from paddle_infra.train.callbacks import Callback
 from paddle_infra.train.checkpointing import resume_path
 from paddle_infra.train.evaluation import Evaluator
@@ -23,34 +22,41 @@ from paddle_infra.train.rng import preserved_rng
 from paddle_infra.train.snapshot import restore_snapshot
 from paddle_infra.train.state import TrainState
 from paddle_infra.train.strategy import SingleDevice, Strategy
+from paddle_infra.train.window import NonFinite, WindowStep
+
+MOST_SKIPPED_IN_A_ROW = 100  # a model that has become NaN would be "trained" forever
 
 
 class Trainer:
     r"""Trains any ``paddle.nn.Layer``.
 
-    One optimizer step uses a window of ``accumulate`` micro-batches and follows the gradient of
+    One optimizer step uses a window of ``accumulate`` micro-batches in each process and follows the gradient of
 
     .. math:: L = \sum_b \frac{n_b}{\sum_j n_j} \, L_b
 
     where :math:`L_b` is the mean loss of micro-batch *b* and :math:`n_b` its number of valid items: exactly
-    the mean loss of one large batch, also when the micro-batches differ in size and for the short last
-    window.
+    the mean loss of one large batch, also when the micro-batches differ in size, for the short last window, and
+    when processes have different numbers of them.
 
     Args:
         model: the layer to train.
         optimizer: a Paddle optimizer over its parameters. If it holds an ``LRScheduler``, that is stepped
             once per optimizer step.
         training_step: ``training_step(model, batch)`` returns the mean loss over the valid items, a scalar
-            tensor.
+            tensor. Regularisers wrap it: see :class:`~paddle_infra.train.FGM`.
         evaluator: how to evaluate; needed by :meth:`evaluate` and by :meth:`fit` with an ``eval_loader``.
         count: ``count(batch)`` returns the number of valid items.
         strategy: where to run; None is the current device.
         precision: None or "float32", or a :class:`~paddle_infra.train.precision.Precision` object.
         callbacks: see :class:`~paddle_infra.train.callbacks.Callback`.
-        accumulate: micro-batches per optimizer step.
+        accumulate: micro-batches per optimizer step and process.
+        non_finite: what to do with a window whose loss (or gradient norm, if the optimizer clips with
+            :class:`~paddle_infra.train.ClipByGlobalNorm`) is NaN or infinite: "raise", or "skip" it, which
+            ``state.skipped`` counts.
 
     Attributes:
         state: position and scores of the run.
+        network: what the training step calls: the model, or what the strategy made of it.
         resumed_from: the checkpoint that the run was resumed from, or None.
         epoch_rng: random state at the start of the current epoch.
         total_steps: optimizer steps that the whole run will take; None if unknown.
@@ -70,20 +76,31 @@ class Trainer:
         precision: Precision | str | None = None,
         callbacks: Sequence[Callback] = (),
         accumulate: int = 1,
+        non_finite: NonFinite = "raise",
     ) -> None:
         _check_positive("accumulate", accumulate)
         self.strategy = strategy or SingleDevice()
         self.precision = precision_from(precision, paddle.get_device())
-        self.model = self.strategy.prepare(model)
-        self.optimizer, self.training_step, self.evaluator = optimizer, training_step, evaluator
-        self.count, self.accumulate = count, accumulate
+        self.model, self.evaluator, self.accumulate = model, evaluator, accumulate
+        self.network, self.optimizer = self.strategy.prepare(*self.precision.prepare(model, optimizer))
         self.callbacks = sorted(callbacks, key=lambda callback: callback.runs_last)  # stable
+        self._step = WindowStep(
+            self.network,
+            self.optimizer,
+            training_step,
+            count,
+            self.strategy,
+            self.precision,
+            non_finite,
+            before_step=lambda: self.call("on_gradients"),
+        )
         self.state = TrainState()
         self.epoch_rng: dict[str, Any] | None = None
         self.resumed_from: Path | None = None
         self.total_steps: int | None = None
         self.max_epochs: int | None = None
         self.max_steps: int | None = None
+        self._skipped_in_a_row = 0
         self._in_session = False
 
     def fit(
@@ -102,8 +119,10 @@ class Trainer:
 
         Args:
             train_loader: an iterable of batches that can be started once per epoch. With a method
-                ``iterate(epoch, start)`` a resumed run skips batches without reading them.
-            eval_loader: an iterable of batches, or None.
+                ``iterate(epoch, start, step)`` a resumed run skips batches without reading them; several
+                processes need one, each trains on every ``step``-th batch.
+            eval_loader: an iterable of batches, a dict of several by name (whose metrics are then called
+                ``name/metric``), or None.
             max_epochs: number of epochs, counted from the start of the run (not from the resume).
             max_steps: number of optimizer steps, counted likewise.
             resume: a checkpoint folder, or "latest" for the newest intact one of the checkpoint callback;
@@ -117,24 +136,25 @@ class Trainer:
                 loss.
             NonFiniteLossError: the loss became NaN or infinite. The optimizer has not been touched by that
                 step.
-            TrainingError: a window has no valid item.
+            TrainingError: a window has no valid item, or too many in a row were skipped.
             CheckpointError: the checkpoint is missing, damaged or does not fit; nothing has been changed.
             TrainingInterrupted: SIGINT or SIGTERM, after the checkpoint callback has saved (a
                 KeyboardInterrupt).
         """
         self._plan(train_loader, eval_loader, max_epochs, max_steps)
         self.state, self.epoch_rng, self.resumed_from = TrainState(), None, None
+        self._skipped_in_a_row = 0
         if resume is not None:
             self.resumed_from = resume_path(self.callbacks, resume)
             restore_snapshot(self, self.resumed_from)
         self.optimizer.clear_grad()
-        self.model.train()
+        self.network.train()
         with self._session():
             self.call("on_fit_begin")
             while not self._is_complete:
                 is_exhausted = self._train_epoch(train_loader)
                 if eval_loader is not None:
-                    self.state.metrics = self.evaluate(eval_loader)
+                    self.state.metrics = self._validate(eval_loader)
                     self.call("on_validation_end", self.state.metrics)
                 if is_exhausted:
                     self.state.epoch, self.state.batch, self.epoch_rng = self.state.epoch + 1, 0, None
@@ -153,14 +173,22 @@ class Trainer:
         """
         evaluator = self._require_evaluator()
         evaluator.reset()
-        batch = None
-        with self._session(), evaluation_mode(self.model), paddle.no_grad(), preserved_rng():
+        batches = 0
+        with ExitStack() as stack:
+            stack.enter_context(self._session())
+            for callback in self.callbacks:
+                stack.enter_context(callback.evaluation_context(self))
+            stack.enter_context(evaluation_mode(self.model))
+            stack.enter_context(paddle.no_grad())
+            stack.enter_context(preserved_rng())
             self.call("on_evaluate_begin", length_of(loader))
-            for batch in EpochBatches(loader, 0, 0, None):
+            for batch in EpochBatches(loader, 0, 0, None, self.strategy):
                 evaluator.update(self.model, self.strategy.to_device(batch))
                 self.call("on_evaluate_batch")
-            if batch is None:
+                batches += 1
+            if not self.strategy.sum([batches])[0]:
                 raise InvalidInputError("evaluation loader: expected at least one batch, got none")
+            evaluator.merge(self.strategy)
             metrics = evaluator.compute()
             self.call("on_evaluate_end", metrics)
         return metrics
@@ -170,64 +198,51 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *args)
 
+    def _validate(self, loader: Any) -> dict[str, float]:
+        """Evaluate one loader, or several by name."""
+        if not isinstance(loader, Mapping):
+            return self.evaluate(loader)
+        return {
+            f"{key}/{name}": value for key in loader for name, value in self.evaluate(loader[key]).items()
+        }
+
     def _train_epoch(self, loader: Any) -> bool:
         """Train to the end of the epoch or of the run; return whether the loader was exhausted."""
-        batches = EpochBatches(loader, self.state.epoch, self.state.batch, self.epoch_rng)
+        state = self.state
+        batches = EpochBatches(loader, state.epoch, state.batch, self.epoch_rng, self.strategy)
         self.epoch_rng = batches.rng_at_start
         self.call("on_epoch_begin")
-        for window in windows(batches, self.accumulate):
-            self._train_step(window)
+        # A process that has come to its end goes on with empty windows until all have.
+        until_all_end: Iterable[list[Any]] = repeat([]) if self.strategy.ranks > 1 else ()
+        for window in chain(windows(batches, self.accumulate), until_all_end):
+            self.call("on_step_begin")
+            result = self._step.run(window, self._where)
+            if result.batches == 0:
+                break
+            state.add(result)
+            if result.is_skipped:
+                self._skipped_in_a_row += 1
+                if self._skipped_in_a_row == MOST_SKIPPED_IN_A_ROW:
+                    raise TrainingError(
+                        f"step {state.step + 1}: {self._skipped_in_a_row} windows in a row were not finite"
+                    )
+                continue
+            self._skipped_in_a_row = 0
             self.call("on_step_end")
             if self._is_complete:
                 return False
-        if self.state.batch == 0:
+        if state.batch == 0:
             raise InvalidInputError(
-                f"train_loader: expected at least one batch, got none in epoch {self.state.epoch + 1} "
+                f"train_loader: expected at least one batch, got none in epoch {state.epoch + 1} "
                 "(a generator or iterator can be used once only: pass an object that can be started again)"
             )
         return True
 
-    def _train_step(self, window: list[Any]) -> None:
-        """One optimizer step from a window of micro-batches."""
-        counts = [self.count(batch) for batch in window]
-        total = self.strategy.total(sum(counts))
-        if total == 0:
-            raise TrainingError(
-                f"{self._where(len(window))}: expected at least one valid item, got none: all are ignored"
-            )
-        loss = 0.0
-        for index, (batch, items) in enumerate(zip(window, counts, strict=True)):
-            if items:  # the mean over no item would be NaN
-                loss += self._backward(batch, items / total, index)
-        self.state.learning_rate = float(self.optimizer.get_lr())
-        self.precision.step(self.optimizer)
-        self.optimizer.clear_grad()
-        if isinstance(self.optimizer._learning_rate, LRScheduler):
-            self.optimizer._learning_rate.step()
-        self.state.step += 1
-        self.state.batch += len(window)
-        self.state.samples += sum(map(batch_size, window))
-        self.state.items += sum(counts)
-        self.state.loss = loss
-
-    def _backward(self, batch: Any, weight: float, index: int) -> float:
-        """Accumulate the gradient of one micro-batch's share of the loss; return that share."""
-        with self.precision.forward():
-            loss = self.training_step(self.model, self.strategy.to_device(batch))
-        _check_loss(loss)
-        share = loss.reshape([]) * weight
-        value = float(share)
-        if not math.isfinite(value):
-            raise NonFiniteLossError(
-                f"{self._where(index + 1)}: expected a finite loss, got {float(loss)}; the optimizer has "
-                "not been touched. Try a lower learning rate, gradient clipping, or look at this batch"
-            )
-        self.precision.backward(share)
-        return value
-
-    def _where(self, batches: int) -> str:
-        state = self.state
-        return f"step {state.step + 1}, epoch {state.epoch + 1}, batch {state.batch + batches}"
+    def _where(self, index: int) -> str:
+        """Say which micro-batch of the epoch the ``index``-th of the current window of this process is."""
+        state, strategy = self.state, self.strategy
+        batch = state.batch + strategy.rank + index * strategy.ranks + 1
+        return f"step {state.step + 1}, epoch {state.epoch + 1}, batch {batch}"
 
     @property
     def _is_complete(self) -> bool:
@@ -245,8 +260,7 @@ class Trainer:
         if eval_loader is not None:
             self._require_evaluator()
         self.max_epochs, self.max_steps = epochs, steps
-        length = length_of(train_loader)
-        planned = None if length is None or epochs is None else epochs * math.ceil(length / self.accumulate)
+        planned = planned_steps(length_of(train_loader), epochs, self.accumulate, self.strategy)
         self.total_steps = min((n for n in (planned, steps) if n is not None), default=None)
 
     def _require_evaluator(self) -> Evaluator:
@@ -278,16 +292,3 @@ class Trainer:
 def _check_positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidInputError(f"{name}: expected a positive integer, got {value!r}")
-
-
-def _check_loss(loss: Any) -> None:
-    if not isinstance(loss, paddle.Tensor):
-        raise InvalidInputError(f"training_step: expected a scalar loss tensor, got {type(loss).__name__}")
-    if loss.size != 1:
-        raise InvalidInputError(
-            f"training_step: expected a scalar loss, got a tensor of shape {list(loss.shape)}"
-        )
-    if loss.stop_gradient:
-        raise InvalidInputError(
-            "training_step: expected a loss that depends on the parameters, got one with stop_gradient=True"
-        )

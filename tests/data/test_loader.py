@@ -96,7 +96,9 @@ def test_an_interrupt_is_not_disguised() -> None:
 
 @pytest.mark.parametrize("start", [-1, 9])
 def test_a_start_outside_the_epoch(start: int) -> None:
-    with pytest.raises(InvalidInputError, match=f"expected start from 0 to 8, got {start}"):
+    with pytest.raises(
+        InvalidInputError, match=f"expected start from 0 to 8 and step >= 1, got {start} and 1"
+    ):
         loader(Numbers(30)).iterate(0, start)  # at the call, before the first batch is asked for
 
 

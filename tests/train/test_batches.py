@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from paddle_infra._core.errors import InvalidInputError
+from paddle_infra.train import SingleDevice
 from paddle_infra.train.batches import EpochBatches, batch_size, count_items, length_of, windows
 
 
@@ -56,13 +57,39 @@ def test_length_of() -> None:
     assert length_of(iter([1, 2])) is None
 
 
+class Asked:
+    """A loader that can start anywhere, and remembers where it was asked to."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, ...]] = []
+
+    def iterate(self, epoch: int, start: int, step: int = 1) -> Iterator[int]:
+        self.calls.append((epoch, start, step))
+        return iter(range(start, 10, step))
+
+
+class Process(SingleDevice):
+    def __init__(self, rank: int, ranks: int) -> None:
+        super().__init__()
+        self.rank, self.ranks = rank, ranks
+
+
 def test_seekable_loader_is_asked_for_the_rest() -> None:
-    asked = []
+    loader = Asked()
+    assert list(EpochBatches(loader, 3, 5, None, SingleDevice())) == [5, 6, 7, 8, 9]
+    assert loader.calls == [(3, 5, 1)]
 
-    class Loader:
-        def iterate(self, epoch: int, start: int) -> Iterator[int]:
-            asked.append((epoch, start))
-            return iter([7, 8])
 
-    assert list(EpochBatches(Loader(), 3, 5, None)) == [7, 8]
-    assert asked == [(3, 5)]
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("start", [0, 4])
+def test_batches_are_dealt_to_processes(ranks: int, start: int) -> None:
+    hands = [list(EpochBatches(Asked(), 0, start, None, Process(rank, ranks))) for rank in range(ranks)]
+    assert sorted(batch for hand in hands for batch in hand) == list(range(start, 10))
+    assert [hand[0] for hand in hands] == list(range(start, start + ranks))
+
+
+def test_several_processes_need_a_loader_that_can_deal() -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"expected one with iterate\(epoch, start, step\) for 2 .* got list"
+    ):
+        EpochBatches([1, 2], 0, 0, None, Process(0, 2))

@@ -33,7 +33,8 @@ def test_order_of_a_run() -> None:
     log: list[str] = []
     small = list(SeekableLoader())[:3]
     make_trainer([Recorder(log)], accumulate=2).fit(small, small[:2], max_epochs=2)
-    epoch = ["epoch_begin", "step_end", "step_end"]
+    step = ["step_begin", "gradients", "step_end"]
+    epoch = ["epoch_begin", *step, *step]
     validation = [
         "evaluate_begin",
         "evaluate_batch",

@@ -286,7 +286,7 @@ ATTENTION_FWD = Target(
     probe="tests.cuda.attention_fwd_probe",
     probe_arguments=("{PI_HEAD_DIM}",),
     driver="attention_driver",
-    driver_arguments=("{PI_HEAD_DIM}",),
+    driver_arguments=("forward", "{PI_HEAD_DIM}", "float16,bfloat16"),
     file="attention/attention_fwd.cuh",
     bugs=BUGS,
 )

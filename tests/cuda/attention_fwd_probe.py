@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.cuda.attention_counts import check_forward_counts
-from tests.cuda.attention_emulated import EmulatedAttention, check_forward
+from tests.cuda.attention_emulated import EmulatedAttention, check_forward, in_format
 from tests.cuda.emulator import Emulator
 from tests.cuda.mutation_probe import first_finding
 from tests.ops.attention_gold import Case
@@ -40,10 +40,7 @@ def forward_cases(dim: int) -> Iterator[tuple[str, Case, bool]]:
     for seed in range(12):
         random = random_case(seed)
         if random.query.shape[-1] <= dim:
-            random.dtype = "float16"
-            for name in ("query", "key", "value"):
-                setattr(random, name, getattr(random, name).astype("float16").astype("float32"))
-            yield f"random case {seed}", random, False
+            yield f"random case {seed}", in_format(random, "float16"), False
 
 
 def checks(kernels: EmulatedAttention, dim: int) -> Iterator[tuple[str, Callable[[], None]]]:

@@ -16,6 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.cuda.attention_bwd_mutations import ATTENTION_BWD
+from tests.cuda.attention_decode_mutations import ATTENTION_DECODE
+from tests.cuda.attention_f32_mutations import ATTENTION_F32
 from tests.cuda.attention_fwd_mutations import ATTENTION_FWD
 from tests.cuda.emulator import CSRC, build
 from tests.cuda.mutation import Mutation, Target
@@ -25,7 +28,7 @@ ROOT = CSRC.parent
 PAGE = ROOT / "docs/cuda.md"
 BEGIN, END = "<!-- mutations begin -->", "<!-- mutations end -->"
 
-TARGETS = {target.name: target for target in (ATTENTION_FWD,)}
+TARGETS = {target.name: target for target in (ATTENTION_FWD, ATTENTION_BWD, ATTENTION_DECODE, ATTENTION_F32)}
 
 
 def plant(target: Target, bug: Mutation | None, csrc: Path) -> None:

@@ -11,8 +11,8 @@ from paddle_infra._core.tolerances import largest_error
 from tests.cuda.attention_emulated import FACTOR, I64, POINTER, ROUNDING, Params, make_params
 from tests.cuda.attention_f32_emulated import check_results, make_params_f32
 from tests.cuda.emulator import Emulator, aligned_copy, from_bits
-from tests.ops.attention_cases import make_case
 from tests.ops.attention_gold import Case, bfloat16, gold
+from tests.ops.attention_inputs import make_case
 
 
 class EmulatedDecode:

@@ -52,6 +52,16 @@ class Params(ctypes.Structure):
     )
 
 
+def in_format(case: Case, dtype: str) -> Case:
+    """Return the case with inputs that the format has."""
+    case.dtype = dtype
+    for name in ("query", "key", "value", "grad_out"):
+        array = getattr(case, name)
+        rounded = bfloat16(array) if dtype == "bfloat16" else array.astype(dtype)
+        setattr(case, name, rounded.astype("float32"))
+    return case
+
+
 class EmulatedAttention:
     """Runs cases of tests/ops/attention_cases.py on emulated kernels."""
 

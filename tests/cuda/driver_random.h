@@ -59,8 +59,20 @@ public:
     }
   }
 
-  bool has_nan() const {
-    for (int64_t i = 0; i < count(); ++i) {
+  // -1, 0 or 1.
+  void set_small(int64_t i, int number) {
+    const bool is_wide = type_ != paddle_infra::DataType::kFloat16;
+    const uint32_t one = is_wide ? 0x3F80 : 0x3C00;
+    const uint32_t bits = (number < 0 ? 0x8000u : 0u) | (number == 0 ? 0u : one);
+    if (type_ == paddle_infra::DataType::kFloat32) {
+      write(i, bits << 16);
+    } else {
+      write(i, static_cast<uint16_t>(bits));
+    }
+  }
+
+  bool has_nan(int64_t first = 0) const {
+    for (int64_t i = first; i < count(); ++i) {
       if (type_ == paddle_infra::DataType::kFloat32) {
         if ((read<uint32_t>(i) & 0x7FFFFFFF) > 0x7F800000)
           return true;

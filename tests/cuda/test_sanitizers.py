@@ -59,3 +59,14 @@ def test_attention_is_clean(attention_driver, name, formats):
     result = run(attention_driver, 0, CASES, name, "256", formats)
     assert result.returncode == 0, result.stdout + result.stderr[-5000:]
     assert result.stdout == f"{CASES} cases\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+@pytest.mark.parametrize("operator", ["linear_cross_entropy", "linear_topk"])
+def test_heads_are_clean(tmp_path, operator, sanitizer):
+    if sanitizer == "thread" and not shutil.which("setarch"):
+        pytest.skip("no setarch (package util-linux): ThreadSanitizer may not find its addresses")
+    result = run(build_driver(f"{operator}_driver", operator, sanitizer, tmp_path), 0, CASES)
+    assert result.returncode == 0, result.stdout + result.stderr[-5000:]
+    assert result.stdout == f"{CASES} cases\n"

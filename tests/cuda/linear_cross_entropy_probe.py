@@ -1,4 +1,4 @@
-"""Checks kernels of the head for 16-bit numbers: ``python -m tests.cuda.linear_cross_entropy_probe LIBRARY FORMAT IS_VD``.
+"""Checks the head in 16 bits: ``python -m tests.cuda.linear_cross_entropy_probe LIBRARY FORMAT IS_VD``.
 
 The last two as csrc/instances.json has them: the one instance that was compiled.
 """

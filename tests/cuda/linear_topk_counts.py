@@ -35,8 +35,9 @@ def check_counts(kernels: EmulatedTopk, dtype: str, layout: str, shape: tuple[in
     lists = class_tiles * WARPS // (row_tile // 32)  # of every warp in a tile's columns
     tile_bytes = (4 if is_float else 2) * features * (class_tiles * rows + row_tiles * classes)
     states = lists * rows * (8 + 8 * k)
-    # A list is read up to its first candidate that is not among a lane's best: its sum and one candidate at least.
-    assert tile_bytes + lists * rows * (8 + 8) <= count["global_read_bytes"] <= tile_bytes + states, (
-        "bytes read"
-    )
+    # Every list's sum, and its candidates up to the first that is none: no lane has 16 of them after its lists.
+    width = class_tiles * TILE // lists
+    known = [min(max(classes - first, 0), width) for first in range(0, class_tiles * TILE, width)]
+    of_lists = rows * sum(8 + 8 * min(k, number + 1) for number in known)
+    assert count["global_read_bytes"] == tile_bytes + of_lists, "bytes read"
     assert count["global_write_bytes"] == states + rows * k * (4 + 8), "bytes written"

@@ -21,6 +21,9 @@ from tests.cuda.attention_decode_mutations import ATTENTION_DECODE
 from tests.cuda.attention_f32_mutations import ATTENTION_F32
 from tests.cuda.attention_fwd_mutations import ATTENTION_FWD
 from tests.cuda.emulator import CSRC, build
+from tests.cuda.linear_cross_entropy_f32_mutations import LINEAR_CROSS_ENTROPY_F32
+from tests.cuda.linear_cross_entropy_mutations import LINEAR_CROSS_ENTROPY
+from tests.cuda.linear_topk_mutations import LINEAR_TOPK
 from tests.cuda.mutation import Mutation, Target
 from tests.cuda.test_sanitizers import build_driver, run
 
@@ -28,7 +31,13 @@ ROOT = CSRC.parent
 PAGE = ROOT / "docs/cuda.md"
 BEGIN, END = "<!-- mutations begin -->", "<!-- mutations end -->"
 
-TARGETS = {target.name: target for target in (ATTENTION_FWD, ATTENTION_BWD, ATTENTION_DECODE, ATTENTION_F32)}
+TARGETS = {
+    target.name: target
+    for target in (
+        *(ATTENTION_FWD, ATTENTION_BWD, ATTENTION_DECODE, ATTENTION_F32),
+        *(LINEAR_CROSS_ENTROPY, LINEAR_CROSS_ENTROPY_F32, LINEAR_TOPK),
+    )
+}
 
 
 def plant(target: Target, bug: Mutation | None, csrc: Path) -> None:

@@ -68,10 +68,7 @@ BUGS = (
         MMA,
     ),
     Mutation("16 bits: sums of warps meet in banks", "kMergeStride = kDim + 8;", "kMergeStride = kDim;", MMA),
-    Mutation("16 bits: a turn without keys computes", "if (key >= keys.end) break;", "", MMA),
-    Mutation(
-        "16 bits: maximum and sum exchanged", "which = lane >> 1 & 1;", "which = 1 - (lane >> 1 & 1);", MMA
-    ),
+    Mutation("16 bits: maximum and sum exchanged", "mine = which == 0 ?", "mine = which == 1 ?", MMA),
     Mutation(
         "swizzle of narrow rows by the wrong bits", "row >> 1 & 3", "row & 3", SHARED, {"PI_HEAD_DIM": (32,)}
     ),

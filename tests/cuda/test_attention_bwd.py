@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from tests.cuda.attention_counts import check_backward_counts, check_bias_counts
-from tests.cuda.attention_emulated import Strides, check_backward, in_format, make_params, pack
+from tests.cuda.attention_emulated import (
+    Strides,
+    check_backward,
+    check_bias_sums,
+    in_format,
+    make_params,
+    pack,
+)
 from tests.cuda.emulator import aligned_copy
 from tests.cuda.test_attention_fwd import DIMS, FORMATS
 from tests.ops.attention_cases import everything, make_case
@@ -65,6 +72,14 @@ def test_bias_of_every_shape(attention, shared):
     bias = tuple(1 if is_shared else size for is_shared, size in zip(shared, sizes, strict=True))
     case = make_case(2, 70, 130, 4, 2, 32, dtype="bfloat16", bias=bias, causal=True, kv_lengths=[130, 77])
     check_backward(attention, case)
+
+
+@pytest.mark.parametrize("shared", PATTERNS[1:], ids=str)
+def test_gradient_of_a_broadcast_bias_is_the_sum_of_all(attention, shared):
+    sizes = (2, 4, 130, 130)
+    check_bias_sums(
+        attention, [1 if is_shared else size for is_shared, size in zip(shared, sizes, strict=True)]
+    )
 
 
 @FORMATS

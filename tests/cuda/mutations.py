@@ -28,6 +28,7 @@ from tests.cuda.mutation import Mutation, Target
 from tests.cuda.test_sanitizers import build_driver, run
 
 ROOT = CSRC.parent
+PROBE_S = 300  # without a bug a probe takes a tenth of it
 PAGE = ROOT / "docs/cuda.md"
 BEGIN, END = "<!-- mutations begin -->", "<!-- mutations end -->"
 
@@ -88,7 +89,12 @@ def find(target: Target, bug: Mutation | None) -> str:
         library = build([target.operator], folder / "values", csrc=csrc, flags=options, stub_missing=True)
         arguments = (argument.format(**values) for argument in target.probe_arguments)
         command = [sys.executable, "-W", "ignore", "-m", target.probe, str(library), *arguments]
-        probe = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        try:
+            probe = subprocess.run(
+                command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=PROBE_S
+            )
+        except subprocess.TimeoutExpired:
+            return f"a kernel that does not end within {PROBE_S} s"
         if probe.returncode == 1 and probe.stdout:
             return probe.stdout.splitlines()[-1]
         if probe.returncode != 0:

@@ -19,7 +19,9 @@ BUGS = (
         "lists[kRow].last(k > 1 ? k - 1 : k, quarter)",
     ),
     Mutation(
-        "the bound is that of another lane", "quarter ^ (k - 1) / kTopkSlots", "quarter ^ (k / kTopkSlots)"
+        "the bound is that of another lane",
+        "quarter ^ (k - 1) / kTopkSlots",
+        "quarter ^ k / (kTopkSlots + 1)",
     ),
     Mutation(
         "the bound is the list's first in its lane",
@@ -44,7 +46,7 @@ BUGS = (
     Mutation("the best of two lanes of four", "bits < 4; bits *= 2)", "bits < 2; bits *= 2)"),
     Mutation("classes are numbered from the tile's first", "static_cast<int>(first) + c}", "c}"),
     Mutation("padded classes are taken", "c < tile.count && comes_before", "comes_before"),
-    Mutation("a tile equal to the bound is not looked at", " || bounds[i].index == INT_MAX;", ";"),
+    Mutation("a tile of impossible classes is not looked at", " || bounds[i].index == INT_MAX;", ";"),
     Mutation("only one row of four is looked at", "has_news = has_news || top", "has_news = top"),
     # Softmax.
     Mutation(

@@ -28,7 +28,7 @@ from tests.cuda.mutation import Mutation, Target
 from tests.cuda.test_sanitizers import build_driver, run
 
 ROOT = CSRC.parent
-PROBE_S = 300  # without a bug a probe takes a tenth of it
+PROBE_S = 600  # far more than a probe takes: a kernel with a bug may never end
 PAGE = ROOT / "docs/cuda.md"
 BEGIN, END = "<!-- mutations begin -->", "<!-- mutations end -->"
 

@@ -95,9 +95,9 @@ BUGS = (
     Mutation("rows that do not exist are written", "    if (row >= p.rows) continue;\n", ""),
     Mutation("a candidate too many is written", "if (place >= k) continue;", "if (place > k) continue;"),
     Mutation(
-        "the last part has too many tiles",
-        "first_tile + part_tiles < all_tiles ? part_tiles : all_tiles - first_tile",
-        "part_tiles",
+        "parts leave tiles out",
+        "static_cast<int>(blockIdx.y) * part_tiles, k",
+        "static_cast<int>(blockIdx.y) * (part_tiles + 1), k",
     ),
     Mutation(
         "the last tile of classes is skipped",

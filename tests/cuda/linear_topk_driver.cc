@@ -1,6 +1,6 @@
 // Runs the emulated CUDA kernels of linear_topk on random sizes and options, for sanitizers:
-// `linear_topk_driver FIRST COUNT [FORMAT WEIGHT_IS_VD]` does COUNT cases from number FIRST on, each in three orders
-// of threads and blocks, and fails if their results differ, or if they are no k classes in order.
+// `linear_topk_driver FIRST COUNT [FORMAT WEIGHT_IS_VD]` does COUNT cases from number FIRST on, each in three
+// orders of threads and blocks, and fails if their results differ, or if they are no k classes in order.
 //
 // Every array has exactly the size it needs. Results and scratch memory start as NaN: a number that is not
 // written, or is made of one that is not, shows. Half of the cases have many equal logits.

@@ -10,8 +10,8 @@ import numpy as np
 from tests.cuda.attention_emulated import I64, POINTER, Params, check_within, make_params, true_and_budgets
 from tests.cuda.attention_f32_emulated import check_results, make_params_f32
 from tests.cuda.emulator import Emulator, aligned_copy, from_bits
-from tests.ops.attention_cases import make_case
 from tests.ops.attention_gold import Case, gold
+from tests.ops.attention_inputs import make_case
 
 
 class EmulatedDecode:

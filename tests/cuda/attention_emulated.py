@@ -12,6 +12,7 @@ import numpy as np
 from paddle_infra._core.tolerances import largest_error
 from tests.cuda.emulator import Emulator, aligned_copy, from_bits, to_bits, unwritten
 from tests.ops.attention_gold import Case, Gold, bfloat16, gold
+from tests.ops.attention_inputs import make_case
 
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -50,6 +51,16 @@ class Params(ctypes.Structure):
         *((name, POINTER) for name in ("grad_o", "grad_lse", "grad_q", "grad_k", "grad_v", "grad_bias")),
         ("grad_bias_stride", I64 * 4),
     )
+
+
+def in_format(case: Case, dtype: str) -> Case:
+    """Return the case with inputs that the format has."""
+    case.dtype = dtype
+    for name in ("query", "key", "value", "grad_out"):
+        array = getattr(case, name)
+        rounded = bfloat16(array) if dtype == "bfloat16" else array.astype(dtype)
+        setattr(case, name, rounded.astype("float32"))
+    return case
 
 
 class EmulatedAttention:
@@ -224,3 +235,19 @@ def check_backward(
     true, budgets = true_and_budgets(case, seed, align_to_lengths)
     assert set(found) == set(true.results) - {"out", "lse"}
     check_within(found, true.results, budgets)
+
+
+def check_bias_sums(kernels: EmulatedAttention, bias: Sequence[int]) -> None:
+    """Assert that the gradient of a broadcast bias is the sum of what it is without: to float32's rounding.
+
+    Comparison with the definition has to allow for 16-bit rounding of every score, which is more than a few are worth.
+    """
+    sizes = (2, 4, 130, 130)
+    case = make_case(2, 130, 130, 4, 2, 32, dtype="bfloat16", bias=bias, causal=True, kv_lengths=[130, 77])
+    found = kernels.run_both(case)["bias"]
+    whole = replace(case, bias=np.ascontiguousarray(np.broadcast_to(case.bias, sizes)))
+    each = kernels.run_both(whole)["bias"].astype("float64")
+    axes = tuple(axis for axis in range(4) if bias[axis] == 1)
+    budget = 2.0**-20 * np.abs(each).sum(axes).max()
+    error = largest_error(found, each.sum(axes, keepdims=True))
+    assert error <= budget, f"gradient of bias: error {error:.3g}, allowed {budget:.3g}"

@@ -43,6 +43,7 @@ def build(
     csrc: Path = CSRC,
     flags: Sequence[str] = (),
     link: Sequence[str] = ("-shared",),
+    more: Sequence[Path] = (),
     stub_missing: bool = False,
 ) -> Path:
     """Compile the CUDA sources of operators into one library of emulated kernels.
@@ -52,7 +53,8 @@ def build(
         folder: where objects and the library go.
         csrc: another copy of the sources.
         flags: more options of the compiler.
-        link: options of the link step; without ``-shared`` and with more sources it makes a program.
+        link: options of the link step; without ``-shared`` it makes a program.
+        more: objects that are linked too.
         stub_missing: let calls of what no source defines end the process, instead of failing to link.
 
     Returns:
@@ -70,7 +72,7 @@ def build(
         return target
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(compile_one, range(len(jobs))))
+        objects = [*pool.map(compile_one, range(len(jobs))), *more]
     if stub_missing:
         objects.append(_stub_of_missing(objects, folder))
     result = folder / "emulated.so"

@@ -40,23 +40,34 @@ class Params(ctypes.Structure):
 
 
 class Output:
-    """An array to be written: full of NaN before, between guards that must not change."""
+    """An array to be written: full of NaN before, between guards that must not change.
 
-    def __init__(self, shape: tuple[int, ...], dtype: str = "float32") -> None:
-        self.shape, self.dtype = shape, dtype
+    It begins ``shift`` bytes behind a multiple of 64.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: str = "float32", shift: int = 0) -> None:
+        self.shape, self.dtype, self.begin = shape, dtype, GUARD + shift
         self.size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        self.bytes = aligned_copy(np.full(self.size + 2 * GUARD, 0xFF, "uint8"))  # NaN in every format
+        self.bytes = aligned_copy(
+            np.full(self.begin + self.size + GUARD, 0xFF, "uint8")
+        )  # NaN in every format
 
     @property
     def array(self) -> np.ndarray:
         """What a kernel may write."""
-        return self.bytes[GUARD : GUARD + self.size].view(self.dtype).reshape(self.shape)
+        return self.bytes[self.begin : self.begin + self.size].view(self.dtype).reshape(self.shape)
 
     def value(self) -> np.ndarray:
         """Return the array, if nothing was written beside it."""
-        assert (self.bytes[:GUARD] == 0xFF).all(), "written before the array"
-        assert (self.bytes[GUARD + self.size :] == 0xFF).all(), "written behind the array"
+        assert (self.bytes[: self.begin] == 0xFF).all(), "written before the array"
+        assert (self.bytes[self.begin + self.size :] == 0xFF).all(), "written behind the array"
         return self.array
+
+
+def shifted_copy(array: np.ndarray, shift: int) -> np.ndarray:
+    """Copy an array to an address ``shift`` bytes behind a multiple of 64."""
+    lead = np.zeros(shift // array.itemsize, array.dtype)
+    return aligned_copy(np.concatenate([lead, array.ravel()]))[len(lead) :].reshape(array.shape)
 
 
 class EmulatedHead:
@@ -75,10 +86,18 @@ class EmulatedHead:
         return self.emulator.library.paddle_infra_linear_cross_entropy_cuda_workspace(ctypes.byref(p))
 
     def run(
-        self, case: Case, dtype: str = "float32", above: np.ndarray | None = None, counts: dict | None = None
+        self,
+        case: Case,
+        dtype: str = "float32",
+        above: np.ndarray | None = None,
+        counts: dict | None = None,
+        shift: int = 0,
     ) -> dict[str, np.ndarray]:
-        """Loss and gradients of its sum, or of its product with ``above``; what each pass counted to ``counts``."""
-        inputs, outputs, p = make_params(case, dtype, above)
+        """Loss and gradients of its sum, or of its product with ``above``; what each pass counted to ``counts``.
+
+        Hidden, weight and their gradients begin ``shift`` bytes behind a multiple of 64.
+        """
+        inputs, outputs, p = make_params(case, dtype, above, shift)
         for name in ("fwd", "bwd"):
             workspace = Output((self.workspace(p),), "uint8")
             p.workspace = workspace.array.ctypes.data
@@ -104,7 +123,7 @@ def field_of(output: str) -> str:
 
 
 def make_params(
-    case: Case, dtype: str, above: np.ndarray | None
+    case: Case, dtype: str, above: np.ndarray | None, shift: int = 0
 ) -> tuple[dict[str, np.ndarray], dict[str, Output], Params]:
     """Return the inputs, the outputs, and the parameters that point to both."""
     o = case.options
@@ -115,7 +134,7 @@ def make_params(
     loss_shape = (rows,) if reduction == 0 else ()
 
     def in_format(array: np.ndarray) -> np.ndarray:
-        return aligned_copy(array) if dtype == "float32" else to_bits(array, dtype)
+        return shifted_copy(array if dtype == "float32" else to_bits(array, dtype), shift)
 
     above = np.ones(loss_shape) if above is None else above
     inputs: dict[str, Any] = {
@@ -128,8 +147,8 @@ def make_params(
         if getattr(case, name) is not None:
             inputs[name] = aligned_copy(getattr(case, name))
     kind = "float32" if dtype == "float32" else "uint16"
-    outputs = {"loss": Output(loss_shape), "hidden": Output((rows, features), kind),
-               "weight": Output(weight.shape, kind), "stats": Output((rows, 5))}  # fmt: skip
+    outputs = {"loss": Output(loss_shape), "hidden": Output((rows, features), kind, shift),
+               "weight": Output(weight.shape, kind, shift), "stats": Output((rows, 5))}  # fmt: skip
     if case.bias is not None:
         outputs["bias"] = Output((classes,))
     p = Params(rows=rows, hidden_size=features, classes=classes, weight_class_stride=1 if is_dv else features,
@@ -198,10 +217,12 @@ def true_and_budgets(
     return truth, budgets
 
 
-def check_half(head: EmulatedHead, case: Case, dtype: str) -> None:
-    """Compare loss and gradients with the true ones."""
+def check_half(head: EmulatedHead, case: Case, dtype: str, shift: int = 0) -> None:
+    """Compare loss and gradients with the true ones; ``shift`` moves arrays away from aligned addresses."""
     case = in_format(case, dtype)
-    check_against(head.run(case, dtype), *true_and_budgets(case, dtype), f"{dtype}, {case.options}")
+    check_against(
+        head.run(case, dtype, shift=shift), *true_and_budgets(case, dtype), f"{dtype}, {case.options}"
+    )
 
 
 def check_float(head: EmulatedHead, case: Case, factor: float = 1.0) -> None:

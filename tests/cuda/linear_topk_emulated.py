@@ -11,7 +11,7 @@ import numpy as np
 from paddle_infra._core.tolerances import ALLOWANCE, error_budget, largest_error
 from tests.cuda.attention_emulated import DTYPES
 from tests.cuda.emulator import Emulator, aligned_copy, to_bits
-from tests.cuda.linear_cross_entropy_emulated import FLOAT, INT, POINTER, Output, rounded
+from tests.cuda.linear_cross_entropy_emulated import FLOAT, INT, POINTER, Output, rounded, shifted_copy
 from tests.ops.linear_topk_cases import Case, make_case, run, true_result
 
 MOST_K = 16
@@ -42,13 +42,13 @@ class EmulatedTopk:
         library.paddle_infra_linear_topk_cuda.restype = ctypes.c_char_p
         library.paddle_infra_linear_topk_cuda_workspace.restype = INT
 
-    def run(self, case: Case, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return probabilities and classes."""
+    def run(self, case: Case, dtype: str, shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return probabilities and classes; hidden and weight begin ``shift`` bytes behind a multiple of 64."""
         (rows, features), classes = case.hidden.shape, len(case.weight)
         weight = case.weight if case.layout == "vd" else np.ascontiguousarray(case.weight.T)
         arrays: dict[str, Any] = {"hidden": case.hidden, "weight": weight}
         for name, array in arrays.items():
-            arrays[name] = aligned_copy(array) if dtype == "float32" else to_bits(array, dtype)
+            arrays[name] = shifted_copy(array if dtype == "float32" else to_bits(array, dtype), shift)
         if case.bias is not None:
             arrays["bias"] = aligned_copy(case.bias)
         prob, index = Output((rows, case.k)), Output((rows, case.k), "int64")
@@ -83,11 +83,11 @@ def true_and_budget(case: Case) -> tuple[np.ndarray, np.ndarray, float]:
     return gold, best, budget + (of_logits if case.is_log else of_logits * np.abs(best).max())
 
 
-def check(kernels: EmulatedTopk, case: Case, dtype: str) -> None:
+def check(kernels: EmulatedTopk, case: Case, dtype: str, shift: int = 0) -> None:
     """Compare with float64, as tests/ops/linear_topk_cases.py does."""
     case = replace(in_format(case, dtype), precision="highest")
     gold, best, budget = true_and_budget(case)
-    prob, index = kernels.run(case, dtype)
+    prob, index = kernels.run(case, dtype, shift)
     label = f"{case.name}, {dtype}"
     assert ((index >= 0) & (index < gold.shape[1])).all(), label
     assert all(len(set(row)) == case.k for row in index), label

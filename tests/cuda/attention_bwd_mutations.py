@@ -249,6 +249,12 @@ BUGS = (
         "!is_plain(p)",
         LAUNCH,
     ),
+    Mutation(
+        "alignment of addresses not looked at",
+        "bits % 16 == 0 && elements",
+        "elements",
+        "attention/attention_alignment.h",
+    ),
     Mutation("dropout taken for a plain case", " || p.dropout_p > 0.0f;", ";", LAUNCH),
     Mutation(
         "keys beyond the length are not written",

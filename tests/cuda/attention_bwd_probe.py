@@ -8,7 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from tests.cuda.attention_counts import check_backward_counts, check_bias_counts
-from tests.cuda.attention_emulated import EmulatedAttention, check_backward, check_bias_sums, in_format
+from tests.cuda.attention_emulated import (
+    EmulatedAttention,
+    check_addresses,
+    check_backward,
+    check_bias_sums,
+    in_format,
+)
 from tests.cuda.emulator import Emulator
 from tests.cuda.mutation_probe import first_finding
 from tests.ops.attention_gold import Case
@@ -53,6 +59,7 @@ def checks(kernels: EmulatedAttention, dim: int) -> Iterator[tuple[str, Callable
             kernels.emulator.configure(order)
             check = partial(check_backward, kernels, case, seed=977, align_to_lengths=align_to_lengths)
             yield f"values: {name}, order {order}", check
+    yield "values: addresses that are not aligned", partial(check_addresses, kernels)
     for bias in ((1, 1, 1, 130), (1, 4, 130, 1), (2, 1, 1, 1)):
         yield f"values: sums of the gradient of a bias of {bias}", partial(check_bias_sums, kernels, bias)
     yield "counters", partial(check_backward_counts, kernels, DTYPE, dim)

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from tests.cuda.attention_emulated import I64, POINTER, Params, check_within, make_params, true_and_budgets
+from tests.cuda.attention_emulated import (
+    I64,
+    POINTER,
+    Params,
+    check_within,
+    make_params,
+    shift,
+    true_and_budgets,
+)
 from tests.cuda.attention_f32_emulated import check_results, make_params_f32
 from tests.cuda.emulator import Emulator, aligned_copy, from_bits
 from tests.ops.attention_gold import Case, gold
@@ -24,12 +32,16 @@ class EmulatedDecode:
         self.workspace_bytes = emulator.library.paddle_infra_attention_decode_cuda_workspace
         self.workspace_bytes.argtypes, self.workspace_bytes.restype = [ctypes.POINTER(Params)], I64
 
-    def run(self, case: Case, align_to_lengths: bool = True) -> dict[str, np.ndarray]:
-        """Return out and lse."""
+    def run(
+        self, case: Case, align_to_lengths: bool = True, shifted: str | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return out and lse; ``shifted`` starts at an odd address."""
         make = make_params_f32 if case.dtype == "float32" else make_params
         p, arrays = make(case, 0, align_to_lengths)
         p.stats = None
         del arrays["stats"]
+        if shifted is not None:
+            shift(p, arrays, shifted)
         workspace = aligned_copy(np.full(self.workspace_bytes(ctypes.byref(p)), 0xFF, "uint8"))
         p.workspace = workspace.ctypes.data if workspace.size else None
         self.emulator.launch(self.function, p, arrays | ({"workspace": workspace} if workspace.size else {}))
@@ -45,6 +57,16 @@ def check_decode(kernels: EmulatedDecode, case: Case, align_to_lengths: bool = T
     else:
         true, budgets = true_and_budgets(case, align_to_lengths=align_to_lengths)
         check_within(found, true.results, budgets)
+
+
+def check_decode_addresses(kernels: EmulatedDecode, dtype: str) -> None:
+    """Assert that it changes nothing where an array starts."""
+    case = make_case(1, 3, 600, 2, 1, 32, dtype=dtype)
+    expected = kernels.run(case)
+    for name in ("q", "k", "v", "o"):
+        found = kernels.run(case, shifted=name)
+        for result, value in expected.items():
+            assert np.array_equal(found[result], value), f"{name} is shifted: {result}"
 
 
 def random_decode_case(seed: int, dtype: str) -> Case:

@@ -214,6 +214,12 @@ BUGS = (
         ENTRY,
     ),
     Mutation(
+        "alignment of addresses not looked at",
+        "bits % 16 == 0 && elements",
+        "elements",
+        "attention/attention_alignment.h",
+    ),
+    Mutation(
         "keys beyond the split are copied",
         "stride.sequence, keys.end, static_cast<int>(p.head_dim), is_aligned};\n  };\n  const TileSource",
         "stride.sequence, keys.end + kDecodeKeys, static_cast<int>(p.head_dim), is_aligned};\n  };\n  const TileSource",

@@ -8,7 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from tests.cuda.attention_decode_counts import check_counts_of_one_split, check_counts_of_splits
-from tests.cuda.attention_decode_emulated import EmulatedDecode, check_decode, random_decode_case
+from tests.cuda.attention_decode_emulated import (
+    EmulatedDecode,
+    check_decode,
+    check_decode_addresses,
+    random_decode_case,
+)
 from tests.cuda.emulator import Emulator
 from tests.cuda.mutation_probe import first_finding
 from tests.ops.attention_gold import Case
@@ -58,6 +63,8 @@ def checks(kernels: EmulatedDecode, dim: int) -> Iterator[tuple[str, Callable[[]
                 check = partial(check_decode, kernels, case, align_to_lengths)
                 yield f"values: {dtype}, {name}, order {order}", check
     for dtype in FORMATS:
+        name = f"values: {dtype}, addresses that are not aligned"
+        yield name, partial(check_decode_addresses, kernels, dtype)
         yield "counters", partial(check_counts_of_one_split, kernels, dtype, dim, 8)
         yield "counters", partial(check_counts_of_splits, kernels, dtype, dim)
 

@@ -14,10 +14,9 @@ using paddle_infra::DataType;
 
 // Of what cases are drawn.
 struct Choice {
-  std::string pass = "forward"; // or backward, decode
+  std::string pass = "forward";  // or backward, decode
   int64_t most_head_dim = 256;
-  std::vector<DataType> formats = {DataType::kFloat32, DataType::kFloat16,
-                                   DataType::kBfloat16};
+  std::vector<DataType> formats = {DataType::kFloat32, DataType::kFloat16, DataType::kBfloat16};
 };
 
 // A case: parameters, and the arrays that they point to.
@@ -29,42 +28,33 @@ struct AttentionCase {
   std::vector<uint8_t> mask;
   int64_t seed = 0, rows_q = 0, rows_k = 0;
 
-  AttentionCase(int64_t number, const Choice &choice)
-      : random_(number), is_decode_(choice.pass == "decode") {
+  AttentionCase(int64_t number, const Choice& choice) : random_(number), is_decode_(choice.pass == "decode") {
     choose_shape(choice);
     choose_sequences();
-    if (is_empty())
-      return;
+    if (is_empty()) return;
     choose_mask();
     choose_scores();
-    if (p.cu_seqlens_q == nullptr && random_.chance(30))
-      choose_bias();
+    if (p.cu_seqlens_q == nullptr && random_.chance(30)) choose_bias();
     fill();
   }
-  AttentionCase(const AttentionCase &) = delete;
-  AttentionCase &operator=(const AttentionCase &) = delete;
+  AttentionCase(const AttentionCase&) = delete;
+  AttentionCase& operator=(const AttentionCase&) = delete;
 
   // Nothing to compute, or nothing to point to.
   bool is_empty() const { return rows_q == 0 || rows_k == 0; }
 
-private:
-  void choose_shape(const Choice &choice) {
-    constexpr int64_t kDims[] = {1,  3,  8,  17,  32,  40,
-                                 64, 80, 96, 100, 128, 200};
-    constexpr int64_t kFewQueries[] = {1, 1, 2, 5, 16},
-                      kMostKeys[] = {70, 200, 900};
-    p.dtype = choice.formats[static_cast<size_t>(
-        random_.below(static_cast<int64_t>(choice.formats.size())))];
-    const int64_t most_dim =
-        p.dtype == DataType::kFloat32 && !is_decode_ ? 256 : 128;
+ private:
+  void choose_shape(const Choice& choice) {
+    constexpr int64_t kDims[] = {1, 3, 8, 17, 32, 40, 64, 80, 96, 100, 128, 200};
+    constexpr int64_t kFewQueries[] = {1, 1, 2, 5, 16}, kMostKeys[] = {70, 200, 900};
+    p.dtype = choice.formats[static_cast<size_t>(random_.below(static_cast<int64_t>(choice.formats.size())))];
+    const int64_t most_dim = p.dtype == DataType::kFloat32 && !is_decode_ ? 256 : 128;
     p.batch = 1 + random_.below(2);
     p.kv_heads = 1 + random_.below(2);
     p.heads = p.kv_heads * (1 + random_.below(is_decode_ ? 4 : 2));
-    p.head_dim =
-        std::min({random_.one_of(kDims), choice.most_head_dim, most_dim});
+    p.head_dim = std::min({random_.one_of(kDims), choice.most_head_dim, most_dim});
     const int64_t most = random_.chance(30) ? 200 : 70;
-    p.seq_q = is_decode_ ? random_.one_of(kFewQueries)
-                         : 1 + random_.below(random_.chance(20) ? 4 : most);
+    p.seq_q = is_decode_ ? random_.one_of(kFewQueries) : 1 + random_.below(random_.chance(20) ? 4 : most);
     p.seq_k = 1 + random_.below(is_decode_ ? random_.one_of(kMostKeys) : most);
     rows_q = p.batch * p.seq_q, rows_k = p.batch * p.seq_k;
   }
@@ -87,14 +77,12 @@ private:
 
   std::vector<int32_t> lengths_up_to(int64_t most) {
     std::vector<int32_t> lengths;
-    for (int64_t b = 0; b < p.batch; ++b)
-      lengths.push_back(static_cast<int32_t>(random_.below(most + 1)));
+    for (int64_t b = 0; b < p.batch; ++b) lengths.push_back(static_cast<int32_t>(random_.below(most + 1)));
     return lengths;
   }
 
   // The starts of packed sequences of these lengths, and the longest of them.
-  static std::vector<int32_t> starts_of(const std::vector<int32_t> &lengths,
-                                        int64_t *longest) {
+  static std::vector<int32_t> starts_of(const std::vector<int32_t>& lengths, int64_t* longest) {
     std::vector<int32_t> starts = {0};
     *longest = 0;
     for (int32_t length : lengths) {
@@ -106,23 +94,18 @@ private:
 
   void choose_mask() {
     p.window_left = random_.chance(25) ? random_.below(p.seq_k + 1) : -1;
-    p.window_right = random_.chance(50)   ? 0
-                     : random_.chance(20) ? random_.below(p.seq_k + 1)
-                                          : -1;
+    p.window_right = random_.chance(50) ? 0 : random_.chance(20) ? random_.below(p.seq_k + 1) : -1;
     p.align_to_lengths = p.kv_lengths != nullptr && random_.chance(30);
   }
 
   void choose_scores() {
-    p.scale = random_.chance(90)
-                  ? 1.0f / std::sqrt(static_cast<float>(p.head_dim))
-                  : -0.3f;
+    p.scale = random_.chance(90) ? 1.0f / std::sqrt(static_cast<float>(p.head_dim)) : -0.3f;
     p.softcap = random_.chance(20) ? 2.0f : 0.0f;
     p.dropout_p = !is_decode_ && random_.chance(20) ? 0.3f : 0.0f;
     seed = random_.below(int64_t{1} << 40);
     p.seed = &seed;
     if (random_.chance(20)) {
-      for (int64_t h = 0; h < p.heads; ++h)
-        slopes.push_back(std::abs(random_.number()));
+      for (int64_t h = 0; h < p.heads; ++h) slopes.push_back(std::abs(random_.number()));
       p.alibi_slopes = slopes.data();
       p.alibi_stride[1] = 1;
     }
@@ -137,22 +120,18 @@ private:
       size *= is_broadcast ? 1 : full[axis];
     }
     p.bias_is_mask = random_.chance(40);
-    for (int64_t i = 0; i < size && p.bias_is_mask; ++i)
-      mask.push_back(random_.chance(80));
+    for (int64_t i = 0; i < size && p.bias_is_mask; ++i) mask.push_back(random_.chance(80));
     for (int64_t i = 0; i < size && !p.bias_is_mask; ++i) {
       bias.push_back(random_.chance(10) ? -INFINITY : random_.number());
     }
-    p.bias =
-        p.bias_is_mask ? static_cast<const void *>(mask.data()) : bias.data();
+    p.bias = p.bias_is_mask ? static_cast<const void*>(mask.data()) : bias.data();
   }
 
-  Numbers rows(int64_t count, int64_t width, const int32_t *lengths,
-               int64_t longest) {
+  Numbers rows(int64_t count, int64_t width, const int32_t* lengths, int64_t longest) {
     Numbers numbers(p.dtype, count * width);
     for (int64_t i = 0; i < count * width; ++i) {
       const int64_t row = i / width;
-      if (lengths == nullptr || row % longest < lengths[row / longest])
-        numbers.set(i, random_);
+      if (lengths == nullptr || row % longest < lengths[row / longest]) numbers.set(i, random_);
     }
     return numbers;
   }
@@ -168,8 +147,7 @@ private:
     grad_o = rows(rows_q, q_row, p.q_lengths, p.seq_q);
     p.q = q.data(), p.k = k.data(), p.v = v.data(), p.grad_o = grad_o.data();
     if (random_.chance(50)) {
-      for (int64_t i = 0; i < rows_q * p.heads; ++i)
-        grad_lse.push_back(random_.number());
+      for (int64_t i = 0; i < rows_q * p.heads; ++i) grad_lse.push_back(random_.number());
       p.grad_lse = grad_lse.data();
     }
     p.lse_stride[0] = packed ? 0 : p.heads * p.seq_q;

@@ -92,11 +92,20 @@ class EmulatedAttention:
         return self.differentiate(p, arrays, case)
 
     def differentiate(
-        self, p: Params, arrays: dict[str, np.ndarray], case: Case, has_grad_lse: bool = True
+        self,
+        p: Params,
+        arrays: dict[str, np.ndarray],
+        case: Case,
+        has_grad_lse: bool = True,
+        shifted: str | None = None,
     ) -> dict[str, np.ndarray]:
-        """The same of parameters made before. Counters are those of backward."""
+        """The same of parameters made before; ``shifted`` starts at an odd address. Counters are those of backward."""
+        if shifted in arrays:
+            shift(p, arrays, shifted)
         self.call("fwd", p, arrays)
         add_gradients(p, arrays, case, has_grad_lse)
+        if shifted is not None:
+            shift(p, arrays, shifted)
         size = self.emulator.library.paddle_infra_attention_cuda_bwd_workspace(ctypes.byref(p))
         arrays["workspace"] = unwritten((size // 4,), "float32")
         p.workspace = arrays["workspace"].ctypes.data
@@ -151,6 +160,12 @@ def make_params(
     for name, array in a.items():
         setattr(p, name, array.ctypes.data)
     return p, a
+
+
+def shift(p: Params, arrays: dict[str, np.ndarray], name: str) -> None:
+    """Let an array start where nothing more than one of its numbers can be copied at a time."""
+    arrays[name] = aligned_copy(arrays[name], offset=arrays[name].itemsize)
+    setattr(p, name, arrays[name].ctypes.data)
 
 
 def add_gradients(p: Params, a: dict[str, np.ndarray], case: Case, has_grad_lse: bool) -> None:
@@ -235,6 +250,16 @@ def check_backward(
     true, budgets = true_and_budgets(case, seed, align_to_lengths)
     assert set(found) == set(true.results) - {"out", "lse"}
     check_within(found, true.results, budgets)
+
+
+def check_addresses(kernels: EmulatedAttention) -> None:
+    """Assert that it changes nothing where an array starts."""
+    case = make_case(1, 35, 40, 2, 1, 32, dtype="bfloat16")
+    expected = kernels.run_both(case)
+    for name in ("q", "k", "v", "o", "grad_o", "grad_q", "grad_k", "grad_v"):
+        found = kernels.differentiate(*make_params(case, 0), case, shifted=name)
+        for result, value in expected.items():
+            assert np.array_equal(found[result], value), f"{name} is shifted: gradient of {result}"
 
 
 def check_bias_sums(kernels: EmulatedAttention, bias: Sequence[int]) -> None:

@@ -6,9 +6,10 @@ import ctypes
 
 import numpy as np
 
-from tests.cuda.attention_emulated import I64, POINTER, Params, Strides, check_within, make_params
+from tests.cuda.attention_emulated import I64, POINTER, Params, Strides, check_within, make_params, shift
 from tests.cuda.emulator import Emulator, aligned_copy, unwritten
 from tests.ops.attention_gold import Case, Gold, gold
+from tests.ops.attention_inputs import make_case
 
 #: Rounding errors at the worst place; see Gold.magnitudes.
 ROUNDINGS = 4
@@ -46,9 +47,12 @@ class EmulatedFloat32Attention:
         pad: int = 0,
         backward: bool = True,
         grad_lse: bool = True,
+        shifted: str | None = None,
     ) -> dict[str, np.ndarray]:
-        """Return out, lse and the gradients, by the names of the true ones."""
+        """Return out, lse and the gradients, by the names of the true ones; ``shifted`` starts at an odd address."""
         p, arrays = make_params_f32(case, seed, align_to_lengths, pad, grad_lse)
+        if shifted is not None:
+            shift(p, arrays, shifted)
         self.call(p, arrays, backward)
         dim = case.query.shape[3]
         found = {"out": arrays["o"][..., :dim], "lse": arrays["lse"]}
@@ -139,3 +143,13 @@ def check_f32(
     true = gold(case, seed=seed, align_to_lengths=align_to_lengths)
     assert found.keys() == true.results.keys()
     check_results(found, true)
+
+
+def check_f32_addresses(kernels: EmulatedFloat32Attention) -> None:
+    """Assert that it changes nothing where an array starts."""
+    case = make_case(1, 35, 40, 2, 1, 32)
+    expected = kernels.run(case)
+    for name in ("q", "k", "v", "o", "grad_o", "grad_q", "grad_k", "grad_v"):
+        found = kernels.run(case, shifted=name)
+        for result, value in expected.items():
+            assert np.array_equal(found[result], value), f"{name} is shifted: {result}"

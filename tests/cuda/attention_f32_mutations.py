@@ -116,9 +116,9 @@ BUGS = (
     Mutation("sum is not faded", "sum[i] = sum[i] * fade + total;", "sum[i] = sum[i] + total;"),
     Mutation("maximum of a lane, not of the row", "      top = max_over_lanes<kF32Across - 1>(top);\n", ""),
     Mutation(
-        "products are scaled before they are subtracted",
+        "maximum not subtracted",
         "fast_exp2((s[i][j] - top) * factor);",
-        "fast_exp2(s[i][j] * factor - top * factor);",
+        "fast_exp2(s[i][j] * factor);",
     ),
     Mutation(
         "tails of queries are not hidden", "queries.end - queries.begin < Tile::kQueries ||\n", "false ||\n"
@@ -246,6 +246,7 @@ ATTENTION_F32 = Target(
     probe_arguments=("{PI_HEAD_DIM}",),
     driver="attention_driver",
     driver_arguments=("backward", "{PI_HEAD_DIM}", "float32"),
+    driver_cases=8,
     file="attention/attention_f32_fwd.cuh",
     bugs=BUGS,
 )

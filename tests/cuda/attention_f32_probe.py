@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.cuda.attention_f32_counts import check_f32_backward_counts, check_f32_forward_counts
-from tests.cuda.attention_f32_emulated import EmulatedFloat32Attention, check_f32
+from tests.cuda.attention_f32_emulated import EmulatedFloat32Attention, check_f32, check_f32_addresses
 from tests.cuda.emulator import Emulator
 from tests.cuda.mutation_probe import first_finding
 from tests.ops.attention_gold import Case
@@ -23,7 +23,7 @@ def f32_cases(dim: int) -> Iterator[tuple[str, Case, bool, int]]:
     yield "causal, heads share keys", make_case(2, 70, 90, 4, 2, dim, causal=True), False, 0
     yield "window", make_case(1, 100, 90, 1, 1, dim, window=(33, 1)), False, 0
     for pad in (1, 4):
-        yield f"rows {pad} apart", make_case(2, 35, 40, 2, 1, dim - 4, causal=True), False, pad
+        yield f"rows {pad} apart", make_case(2, 36, 40, 2, 1, dim - 4, causal=True), False, pad
     yield "rows that are not aligned", make_case(2, 35, 40, 2, 2, 17), False, 0
     yield "great scores", make_case(1, 40, 70, 2, 1, dim, logits=1e4), False, 0
     yield "queries without keys", make_case(2, 70, 40, 2, 1, dim, causal=True, kv_lengths=[0, 30]), False, 0
@@ -48,6 +48,7 @@ def checks(kernels: EmulatedFloat32Attention, dim: int) -> Iterator[tuple[str, C
             kernels.emulator.configure(order)
             check = partial(check_f32, kernels, case, 977, align_to_lengths, pad)
             yield f"values: {name}, order {order}", check
+    yield "values: addresses that are not aligned", partial(check_f32_addresses, kernels)
     yield "counters", partial(check_f32_forward_counts, kernels, dim, True)
     yield "counters", partial(check_f32_backward_counts, kernels, dim)
 

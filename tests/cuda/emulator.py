@@ -174,10 +174,10 @@ def from_bits(bits: np.ndarray, dtype: str) -> np.ndarray:
     return (bits.astype("uint32") << 16).view("float32")
 
 
-def aligned_copy(array: np.ndarray, alignment: int = 64) -> np.ndarray:
-    """Copy an array to an address that is a multiple of ``alignment``, as allocations on a GPU are."""
-    memory = np.empty(array.nbytes + alignment, "uint8")
-    start = -memory.ctypes.data % alignment
+def aligned_copy(array: np.ndarray, alignment: int = 64, offset: int = 0) -> np.ndarray:
+    """Copy an array to an address ``offset`` bytes after a multiple of ``alignment``, as allocations on a GPU are."""
+    memory = np.empty(array.nbytes + alignment + offset, "uint8")
+    start = -memory.ctypes.data % alignment + offset
     copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy

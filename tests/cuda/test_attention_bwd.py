@@ -8,6 +8,7 @@ import pytest
 from tests.cuda.attention_counts import check_backward_counts, check_bias_counts
 from tests.cuda.attention_emulated import (
     Strides,
+    check_addresses,
     check_backward,
     check_bias_sums,
     in_format,
@@ -139,6 +140,10 @@ def test_tensors_may_lie_in_different_ways(attention):
     found = attention.differentiate(p, arrays, case)
     found["value"] = found["value"].reshape(2, 2, 90, 32).transpose(0, 2, 1, 3)
     assert_same(found, attention.run_both(case))
+
+
+def test_arrays_may_start_anywhere(attention):
+    check_addresses(attention)
 
 
 def test_empty_axes(attention):

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from tests.cuda.attention_decode_counts import check_counts_of_one_split, check_counts_of_splits
-from tests.cuda.attention_decode_emulated import EmulatedDecode, check_decode, random_decode_case
+from tests.cuda.attention_decode_emulated import (
+    EmulatedDecode,
+    check_decode,
+    check_decode_addresses,
+    random_decode_case,
+)
 from tests.cuda.attention_f32_emulated import make_params_f32
 from tests.ops.attention_cases import everything, make_case
 
@@ -44,6 +49,11 @@ def test_queries_that_share_a_head(decode, dtype, groups, seq_q):
 def test_other_head_dimensions_are_padded(decode, dtype, head_dim):
     for seq_k in (90, 600):
         check_decode(decode, make_case(2, 3, seq_k, 2, 2, head_dim, dtype=dtype))
+
+
+@FORMATS
+def test_arrays_may_start_anywhere(decode, dtype):
+    check_decode_addresses(decode, dtype)
 
 
 @FORMATS

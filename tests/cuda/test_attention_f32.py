@@ -12,6 +12,7 @@ from tests.cuda.attention_f32_counts import check_f32_backward_counts, check_f32
 from tests.cuda.attention_f32_emulated import (
     EmulatedFloat32Attention,
     check_f32,
+    check_f32_addresses,
     check_results,
     make_params_f32,
 )
@@ -44,11 +45,15 @@ def test_other_head_dimensions_are_padded(kernels, head_dim):
 def test_rows_may_be_apart(kernels, pad):
     """With 1 number between them rows are not aligned; nothing between them is read or written."""
     check_f32(kernels, make_case(2, 35, 40, 4, 2, 32, causal=True, bias=(35, 40)), pad=pad)
-    case = make_case(1, 20, 30, 2, 1, 32)
+    case = make_case(1, 20, 32, 2, 1, 32)  # whole entries of the batch are aligned, rows are not
     p, arrays = make_params_f32(case, 0, pad=pad)
     kernels.call(p, arrays)
     for name in ("o", "grad_q", "grad_k", "grad_v"):
         assert np.isnan(arrays[name][..., 32:]).all()
+
+
+def test_arrays_may_start_anywhere(kernels):
+    check_f32_addresses(kernels)
 
 
 @pytest.mark.parametrize("seed", range(3))

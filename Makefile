@@ -6,12 +6,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install -c constraints.txt
 CUDA_TOOLCHAIN := nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-crt nvidia-cuda-runtime nvidia-cuda-cccl
+# Of test-gpu and bench-gpu: the virtual environment's, or another one with PyTorch for CUDA and, if its operators are
+# to be tried too, Paddle for CUDA.
+GPU_PYTHON ?= $(BIN)/python
+ifeq ($(GPU_PYTHON),$(BIN)/python)
+GPU_READY := $(VENV)/.onnx,dev,bench $(VENV)/.nvcc
+endif
 CUDA_TOOLS := nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm nvidia-cuda-nvrtc-cu12
 SOURCES := constraints.txt pyproject.toml setup.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check check-cuda test-gpu bench-gpu format bench docs build cuda clean
+.PHONY: help demo test test-slow check check-cuda test-gpu sanitize-gpu bench-gpu gpu-libraries format bench docs build cuda clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -35,18 +41,29 @@ check: $(VENV)/.onnx,dev build ## Lint, formats, types, layering, and the comman
 
 check-cuda: $(VENV)/.onnx,dev $(VENV)/.nvcc build ## What takes longer of what can be known of the CUDA kernels without a GPU.
 	$(INSTALL) $(CUDA_TOOLS)
-	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/cuda tests/build/test_cuda_library.py $(ARGS)
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/cuda tests/gpu tests/build/test_cuda_library.py $(ARGS)
 	$(BIN)/python -m pytest -n auto tests/cuda/test_nvrtc.py $(ARGS)
 
-test-gpu: cuda ## Hold the CUDA kernels to float64 on this machine's GPU (PyTorch gives the memory).
-	$(BIN)/python -m pytest tests/gpu $(ARGS)
-	@if command -v compute-sanitizer >/dev/null; then \
-		compute-sanitizer --error-exitcode 1 $(BIN)/python -m pytest -q tests/gpu -k "every_option or lengths_may"; \
-	else echo "compute-sanitizer is not installed: accesses of memory were not checked"; fi
+test-gpu: gpu-libraries ## Hold the CUDA kernels to float64 on this machine's GPU, and look for wrong accesses and races.
+	$(GPU_PYTHON) -m pytest tests/gpu -k "not emulated" --ignore tests/gpu/test_paddle_gpu.py $(ARGS)
+	$(GPU_PYTHON) -m pytest tests/gpu/test_paddle_gpu.py $(ARGS)
+	@if command -v compute-sanitizer >/dev/null; then $(MAKE) --no-print-directory sanitize-gpu; \
+	else echo "compute-sanitizer is not installed: accesses of memory, races and barriers were not checked"; fi
 
-bench-gpu: cuda ## Time the CUDA kernels beside PyTorch and flash-attn on this machine's GPU.
-	$(BIN)/python benchmarks/bench_gpu.py $(ARGS)
-	$(BIN)/python benchmarks/report_gpu.py
+# Every allocation is one of CUDA's own, so that memcheck knows where each array ends.
+sanitize-gpu: gpu-libraries ## Run every CUDA kernel once under memcheck, racecheck and synccheck.
+	for tool in memcheck racecheck synccheck; do \
+		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --target-processes all --error-exitcode 1 \
+			$(GPU_PYTHON) -m pytest -q tests/gpu/test_each_kernel.py -k "not emulated" $(ARGS) || exit 1; \
+	done
+
+bench-gpu: gpu-libraries ## Time the CUDA kernels beside PyTorch and peers on this machine's GPU.
+	$(GPU_PYTHON) benchmarks/bench_gpu.py $(ARGS)
+	$(GPU_PYTHON) benchmarks/report_gpu.py
+
+gpu-libraries: $(GPU_READY)
+	@$(GPU_PYTHON) csrc/build.py --output-dir paddle_infra/_lib
+	@PADDLE_INFRA_CUDA=1 $(GPU_PYTHON) csrc/build.py --standalone --output-dir build/cuda
 
 format: $(VENV)/.onnx,dev ## Rewrite the sources in the project's format.
 	$(BIN)/ruff check --fix .
@@ -62,6 +79,7 @@ bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows
 	$(BIN)/python benchmarks/bench_linear_int8.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_topk.py $(ARGS)
 	$(BIN)/python benchmarks/bench_tune_cpu.py
+	$(BIN)/python benchmarks/bench_data_parallel.py
 
 docs: $(VENV)/.onnx,docs build ## Build the documentation into docs/_build/html.
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

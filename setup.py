@@ -34,6 +34,12 @@ EXTRAS = {
     "onnx": ["paddle2onnx==2.1.*", "onnx>=1.17,<1.18", "onnxruntime>=1.20,<1.32"],
     # Newer releases of these three break paddlenlp 2.8.1.
     "nlp": ["paddlenlp==2.8.1", "datasets<3", "huggingface_hub<0.30", "aistudio_sdk<0.3"],
+    # Loggers of train; VisualDL is always there.
+    "tensorboard": ["tensorboardX>=2.6.2,<2.7"],
+    "wandb": ["wandb>=0.31,<0.32"],
+    "mlflow": ["mlflow>=3.17,<4"],
+    # train.BLEU
+    "text": ["sacrebleu>=2.6,<3"],
     "bench": ["torch>=2.4,<2.15", "onnxruntime>=1.20,<1.32", "openvino>=2024.6,<2027"],
     "dev": [
         "pytest>=8.2,<10",
@@ -44,7 +50,10 @@ EXTRAS = {
         "clang-format>=18,<24",
         "types-PyYAML>=6.0.12,<7",
         "seqeval>=1.2.2,<2",
+        "tensorboardX>=2.6.2,<2.7",
+        "sacrebleu>=2.6,<3",
         "ninja>=1.11,<2",
+        "hypothesis>=6.100,<6.171",
     ],
     "docs": ["sphinx>=7.4,<10", "myst-parser>=4,<6", "furo>=2024.8.6"],
 }

@@ -1,10 +1,11 @@
-"""Attention on a GPU: time, TFLOP/s and memory beside PyTorch and flash-attn, and beside what was predicted.
+"""The CUDA kernels on a GPU: time, TFLOP/s and memory beside PyTorch and peers, and beside what was predicted.
 
     make bench-gpu
 
-Needs a GPU, PyTorch with CUDA, and the library that ``make cuda`` builds. Contestants take turns; the GPU's own events
-time them; a figure is a median. Rows are appended to ``benchmarks/data/gpu_attention.csv``; ``report_gpu.py`` puts
-predictions beside them.
+Needs a GPU, PyTorch with CUDA, and the library that ``make cuda`` builds. Every result is compared with float64 (heads
+of models: float32) before it is timed. Contestants take turns, in another order each round; the GPU's own events time
+them; the same arrays are used again and again, so the L2 cache is warm. Rows are appended to
+``benchmarks/data/gpu.csv``; ``report_gpu.py`` puts predictions beside them.
 """
 
 from __future__ import annotations
@@ -14,103 +15,115 @@ import ctypes
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import _gpu_contestants as gpu
-from benchmarks._gpu_roofline import Attention, gpu_of, predict_forward
+from benchmarks import _gpu_contestants as contestants
+from benchmarks._gpu_cases import CASES, TINY, Case
+from benchmarks._gpu_gold import TOLERANCE, error_of, gold
+from benchmarks._gpu_library import OURS
+from benchmarks._gpu_machine import Machine
+from benchmarks._gpu_peaks import gpu_of
+from benchmarks._gpu_roofline import predict
 from benchmarks._harness import ROOT, append_rows, context, round_ratios, summarize
 
 LIBRARY = ROOT / "build/cuda/libpaddle_infra_kernels.so"
-SHAPES = ((32, 512, 16), (8, 2048, 16), (2, 8192, 16), (1, 512, 12), (64, 128, 12))
-CASES = [
-    Attention(*shape, head_dim, is_causal)
-    for head_dim in (64, 128)
-    for shape in SHAPES
-    for is_causal in (False, True)
-]
+TURN_SECONDS = 5e-3  # of ours; others run as often
 
 
-def measure(run: Callable[[], Any], repeats: int) -> float:
-    """Return the seconds of one run on the GPU."""
-    import torch
+def runnable(machine: Machine, case: Case) -> dict[str, dict[str, Any]]:
+    """Return the run, the error and the peak memory of each contestant that can compute the case.
 
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(repeats):
-        run()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) * 1e-3 / repeats
-
-
-def peak_of(run: Callable[[], Any]) -> int:
-    """Return the bytes that a run takes beside its inputs. Ours has its results beforehand: they are added."""
-    import torch
-
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    result = run()
-    torch.cuda.synchronize()
-    grown = torch.cuda.max_memory_allocated() - before
-    return grown if grown else result.numel() * result.element_size()
-
-
-def runnable(case: Attention, library: ctypes.CDLL) -> dict[str, Callable[[], Any]]:
-    """Return the contestants that can compute the case, after comparing their results."""
-    found, results = {}, {}
-    for name in gpu.available():
-        run = gpu.contestant(name, case, library)
+    Raises:
+        RuntimeError: a result is too far from the true one, or this package's library refuses.
+    """
+    inputs = contestants.make_inputs(machine, case)
+    true = gold(machine, case, inputs)
+    found = {}
+    for name in contestants.available(case):
         try:
-            results[name] = run().float()
-        except RuntimeError as error:  # a backend that does not have this case says so
-            if name == gpu.OURS:
+            before = machine.allocated()
+            run = contestants.contestant(machine, name, case, inputs)
+            error = error_of(machine, case, run(), true)
+            peak = machine.peak_of(run, before)
+        except (RuntimeError, ImportError) as reason:  # a backend that does not have this case says so
+            if name == OURS:
                 raise
-            print(f"{name}: {str(error).splitlines()[0]}", file=sys.stderr)
+            print(f"{name}: {(str(reason) or type(reason).__name__).splitlines()[0]}", file=sys.stderr)
             continue
-        found[name] = run
-    for name, result in results.items():
-        difference = float((result - results[gpu.OURS]).abs().max())
-        if not difference <= gpu.TOLERANCE:
-            raise RuntimeError(f"{name} is {difference:.1e} from {gpu.OURS}, at most {gpu.TOLERANCE:.0e}")
+        if not error <= TOLERANCE:
+            raise RuntimeError(
+                f"{name}, {case}: {error:.1e} of the largest value off, at most {TOLERANCE} expected"
+            )
+        found[name] = {"run": run, "error": error, "peak": peak}
     return found
 
 
-def rows_of(case: Attention, library: ctypes.CDLL, rounds: int) -> list[dict[str, Any]]:
-    """Let all take turns; return a row for each."""
-    import torch
-
-    contestants = runnable(case, library)
-    peaks = {name: peak_of(run) for name, run in contestants.items()}
-    repeats = max(1, int(5e-3 / measure(contestants[gpu.OURS], 3)))
+def take_turns(machine: Machine, runs: dict[str, Callable[[], Any]], rounds: int) -> list[dict[str, float]]:
+    """Return the seconds of a run of each, for every round."""
+    repeats = max(1, int(TURN_SECONDS / machine.measure(runs[OURS], 3)))
     times = []
     for turn in range(rounds):
-        order = random.Random(turn).sample(list(contestants), len(contestants))
-        times.append({name: measure(contestants[name], repeats) for name in order})
-    device = gpu_of(torch.cuda.get_device_name())
+        order = random.Random(turn).sample(list(runs), len(runs))
+        times.append({name: machine.measure(runs[name], repeats) for name in order})
+    return times
+
+
+def rows_of(machine: Machine, case: Case, rounds: int) -> list[dict[str, Any]]:
+    """Return a row for each contestant."""
+    found = runnable(machine, case)
+    times = take_turns(machine, {name: each["run"] for name, each in found.items()}, rounds)
+    state, gpu = machine.state(), gpu_of(machine.name)
     rows = []
-    for name in contestants:
-        found = summarize([turn[name] for turn in times], 1e3)
-        ratios = summarize(round_ratios(times, name, gpu.OURS))
-        row = {**case._asdict(), "gpu": torch.cuda.get_device_name(), "contestant": name}
-        row |= {f"{key}_ms": found[key] for key in ("median", "q20", "q80")} | {"rounds": rounds}
+    for name, each in found.items():
+        seconds = summarize([turn[name] for turn in times])
+        ratios = summarize(round_ratios(times, name, OURS))
+        teraflops = case.operations / seconds["median"] * 1e-12
+        gigabytes = case.bytes_moved / seconds["median"] * 1e-9
+        row: dict[str, Any] = {
+            "gpu": machine.name,
+            "kernel": case.kernel,
+            "case": case.label,
+            "contestant": name,
+        }
+        row |= {f"{key}_ms": 1e3 * seconds[key] for key in ("median", "q20", "q80")} | {"rounds": rounds}
         row |= {f"ratio_{key}": ratios[key] for key in ("median", "q20", "q80")}
-        row |= {"teraflops": case.operations() / found["median"] * 1e-9, "peak_mb": 1e-6 * peaks[name]}
-        is_predicted = name == gpu.OURS and device is not None
-        predicted = predict_forward(case, device) if is_predicted else None
-        row |= {"predicted_ms": predicted["seconds"] * 1e3 if predicted else ""}
-        rows.append(row | {"bound_by": predicted["unit"] if predicted else ""})
+        row |= {"teraflops": teraflops, "gigabytes_per_second": gigabytes}
+        row |= {"peak_share": teraflops / gpu.peak_teraflops if gpu else "",
+                "memory_share": gigabytes / gpu.memory_gigabytes if gpu else ""}  # fmt: skip
+        row |= {"peak_mb": 1e-6 * each["peak"], "error": each["error"], "l2": "warm"}
+        predicted = predict(case, gpu) if name == OURS and gpu else None
+        row |= {"predicted_ms": 1e3 * predicted.seconds if predicted else "",
+                "bound_by": predicted.unit if predicted else ""}  # fmt: skip
+        rows.append(row | state)
     return rows
+
+
+def run_all(machine: Machine, cases: Iterable[Case], rounds: int, record: Callable[[list[Any]], Any]) -> None:
+    """Time the cases one after the other; print each row, and give those of each case to ``record``."""
+    for case in cases:
+        rows = rows_of(machine, case, rounds)
+        for row in rows:
+            predicted = f"predicted {row['predicted_ms']:.3f}" if row["predicted_ms"] != "" else ""
+            print(f"{row['kernel']} {row['case']} {row['contestant']:18} {row['median_ms']:9.3f} ms "
+                  f"{row['teraflops']:6.1f} TFLOP/s {row['gigabytes_per_second']:6.0f} GB/s "
+                  f"{row['ratio_median']:6.2f} x {predicted}", flush=True)  # fmt: skip
+        record(rows)
+        if machine.is_gpu:
+            machine.torch.cuda.empty_cache()
 
 
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--only", default="", help="kernels whose names contain this")
+    parser.add_argument(
+        "--tiny", action="store_true", help="tiny cases, to try the benchmark; implies --no-record"
+    )
     parser.add_argument("--no-record", action="store_true", help="only print, append nothing")
     arguments = parser.parse_args()
     path = Path(os.environ.get("PADDLE_INFRA_CUDA_LIBRARY", LIBRARY))
@@ -122,15 +135,18 @@ def main() -> None:
         sys.exit("there is no GPU that PyTorch can use: this benchmark needs one")
     if not path.is_file():
         sys.exit(f"{path} is not there: run `make cuda`, or set PADDLE_INFRA_CUDA_LIBRARY")
-    library, measured_in = ctypes.CDLL(str(path)), context()
-    for case in CASES:
-        rows = rows_of(case, library, arguments.rounds)
-        for row in rows:
-            predicted = f"predicted {row['predicted_ms']:.3f}" if row["predicted_ms"] != "" else ""
-            print(f"{case} {row['contestant']:16} {row['median_ms']:8.3f} ms {row['teraflops']:6.0f} TFLOP/s "
-                  f"{row['ratio_median']:5.2f} x {predicted}", flush=True)  # fmt: skip
-        if not arguments.no_record:
-            append_rows("gpu_attention", rows, measured_in)
+    cases = [case for case in (TINY if arguments.tiny else CASES) if arguments.only in case.kernel]
+    if not cases:
+        sys.exit(
+            f"no kernel is called {arguments.only!r}: {', '.join(dict.fromkeys(c.kernel for c in CASES))}"
+        )
+    measured_in = context()
+
+    def record(rows: list[Any]) -> None:
+        if not (arguments.no_record or arguments.tiny):
+            append_rows("gpu", rows, measured_in)
+
+    run_all(Machine("cuda", ctypes.CDLL(str(path))), cases, arguments.rounds, record)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,8 @@ __global__ void __launch_bounds__(kBwdThreads) attention_bwd_key_value(Attention
     const uint16_t* const grad_tile = grad_tiles + stage * kStage;
     const BwdRow* const rows = row_tiles + stage * kStep;
 
-    Accumulators<kStep / 8> weights = {}, grads = {};
+    // Not of kStep, a local constant: CUDA 12.6 ends with a segmentation fault when it compiles that.
+    Accumulators<kBwdStep<kDim> / 8> weights = {}, grads = {};
     add_products<Format, kDim, kStep>(weights, k_tile, warp * 16, q_tile, lane);
     add_products<Format, kDim, kStep>(grads, v_tile, warp * 16, grad_tile, lane);
     const ScoreGradients<kGeneral> finish(p, seq, b, kv_head * group + step / blocks);

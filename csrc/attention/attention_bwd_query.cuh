@@ -60,7 +60,8 @@ __global__ void __launch_bounds__(kBwdThreads) attention_bwd_query(AttentionPara
     if (step + 1 < steps) load_keys(step + 1);
     close_copy_group();
     const int key = keys.begin + step * kStep, stage = step % kBwdStages * kStage;
-    Accumulators<kStep / 8> weights = {}, grads = {};
+    // Not of kStep, a local constant: CUDA 12.6 ends with a segmentation fault when it compiles that.
+    Accumulators<kBwdStep<kDim> / 8> weights = {}, grads = {};
     add_products<Format, kDim, kStep>(weights, q_tile, warp * 16, k_tiles + stage, lane);
     add_products<Format, kDim, kStep>(grads, grad_tile, warp * 16, v_tiles + stage, lane);
     const bool hides = !all_visible(p, seq, queries, {key, key + kStep});

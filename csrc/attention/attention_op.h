@@ -26,38 +26,12 @@ struct AttentionInputs {
   const Tensor *cu_seqlens_q, *cu_seqlens_k, *q_lengths, *kv_lengths, *alibi_slopes, *seed;
 };
 
-inline DataType dtype_of(const char* name, const Tensor& q) {
-  switch (q.dtype()) {
-    case paddle::DataType::FLOAT32:
-      return DataType::kFloat32;
-    case paddle::DataType::FLOAT16:
-      return DataType::kFloat16;
-    case paddle::DataType::BFLOAT16:
-      return DataType::kBfloat16;
-    default:
-      refuse(name, "query: expected float32, float16 or bfloat16, got ", q.dtype());
-  }
-}
-
-// Kernels are there for the CPU, and for GPUs in a library compiled with CUDA.
-inline bool has_backend(const Tensor& q) {
-#ifdef PADDLE_WITH_CUDA
-  if (q.is_gpu()) return true;
-#endif
-  return q.is_cpu();
-}
-
 // q, k and v: [batch, sequence, heads, head_dim], or packed [all tokens, heads, head_dim].
 inline void set_tensors(const char* name, const AttentionInputs& in, AttentionParams* p) {
   const bool packed = in.cu_seqlens_q != nullptr;
   const Shape q = in.q->shape(), k = in.k->shape();
-  p->dtype = dtype_of(name, *in.q);
-  if (!has_backend(*in.q)) {
-    refuse(
-        name,
-        "query: expected a tensor in CPU memory, or in GPU memory if this library was compiled with CUDA, ",
-        "got one in ", in.q->place());
-  }
+  p->dtype = dtype_of(name, "query", *in.q);
+  require_backend(name, "query", *in.q);
   require_at(name, "key", *in.k, in.q->dtype(), in.q->place());
   if (q.size() != (packed ? 3 : 4)) {
     refuse(name, "query: expected shape ",
@@ -253,11 +227,6 @@ inline bool is_empty(const AttentionInputs& in) { return in.q->numel() == 0 || i
 
 inline Tensor full_of(float value, const Shape& shape, paddle::DataType dtype, const paddle::Place& place) {
   return paddle::full(shape, value, dtype, place);
-}
-
-// `error`: what a CUDA entry point has returned.
-inline void require_launched(const char* name, const char* error) {
-  if (error != nullptr) PADDLE_THROW(common::errors::External("%s: %s", name, error));
 }
 
 inline void set_lse_strides(const Shape& lse, AttentionParams* p) {

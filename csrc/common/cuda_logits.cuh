@@ -1,6 +1,8 @@
 // From products with the weight of a head to logits, in the registers of the threads that have a tile.
 #pragma once
 
+#include <cmath>
+
 #include "common/cuda_primitives.h"
 
 namespace paddle_infra {

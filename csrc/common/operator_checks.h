@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/data_type.h"
 #include "paddle/common/enforce.h"
 #include "paddle/phi/api/all.h"
 
@@ -52,6 +53,46 @@ inline void require_like(const char* name, const char* what, const Tensor& tenso
   require_at(name, what, tensor, dtype, place);
   if (tensor.shape() == shape) return;
   refuse(name, what, ": expected shape ", text_of(shape), ", got ", text_of(tensor.shape()));
+}
+
+// Of a tensor on which depends what kernels run: what they call its dtype.
+inline DataType dtype_of(const char* name, const char* what, const Tensor& tensor) {
+  switch (tensor.dtype()) {
+    case paddle::DataType::FLOAT32:
+      return DataType::kFloat32;
+    case paddle::DataType::FLOAT16:
+      return DataType::kFloat16;
+    case paddle::DataType::BFLOAT16:
+      return DataType::kBfloat16;
+    default:
+      refuse(name, what, ": expected float32, float16 or bfloat16, got ", tensor.dtype());
+  }
+}
+
+// Kernels are there for the CPU, and for GPUs in a library compiled with CUDA.
+inline void require_backend(const char* name, const char* what, const Tensor& tensor) {
+#ifdef PADDLE_WITH_CUDA
+  if (tensor.is_gpu()) return;
+#endif
+  if (tensor.is_cpu()) return;
+  refuse(name, what,
+         ": expected a tensor in CPU memory, or in GPU memory if this library was compiled with CUDA, got "
+         "one in ",
+         tensor.place());
+}
+
+// Of `hidden` of a head: 16-bit numbers are for GPUs only.
+inline DataType head_dtype(const char* name, const Tensor& hidden) {
+  require_backend(name, "hidden", hidden);
+  if (hidden.is_cpu() && hidden.dtype() != paddle::DataType::FLOAT32) {
+    refuse(name, "hidden: expected float32 in CPU memory, got ", hidden.dtype());
+  }
+  return dtype_of(name, "hidden", hidden);
+}
+
+// `error`: what a CUDA entry point has returned.
+inline void require_launched(const char* name, const char* error) {
+  if (error != nullptr) PADDLE_THROW(common::errors::External("%s: %s", name, error));
 }
 
 // Where dropout's seed is; null without dropout, which does not need one.

@@ -89,11 +89,10 @@ struct HalfHeadSpace {
     weight_sums = backward.take<float>(has_chunks ? p.classes * p.hidden_size : 0);
     // The last chunk is smaller, and has more parts than others perhaps.
     const int64_t last = p.rows > 0 ? (p.rows - 1) % rows + 1 : 0;
-    int64_t floats = 0;
-    for (int64_t chunk : {rows, last}) {
-      floats = std::max({floats, hidden_plan(p, chunk).floats, weight_plan(p, chunk).floats});
-    }
-    parts = backward.take<float>(floats);
+    const auto floats = [&](int64_t chunk) {
+      return std::max(hidden_plan(p, chunk).floats, weight_plan(p, chunk).floats);
+    };
+    parts = backward.take<float>(std::max(floats(rows), floats(last)));
     bytes = std::max(forward.used(), backward.used());
   }
 

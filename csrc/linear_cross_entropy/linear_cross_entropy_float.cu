@@ -72,10 +72,10 @@ const char* launch_float_head_bwd(const LinearCrossEntropyParams& p, void* strea
   do {  // once even without rows: that writes zeros
     const int64_t left = p.rows - first;
     const Chunk chunk{first, left < chunk_rows(p) ? left : chunk_rows(p)};
-    launch(chunk.rows * p.classes, logit_gradients, p, chunk, space.totals, space.gradients);
-    launch(chunk.rows * p.hidden_size, hidden_gradients, p, chunk, space.gradients);
-    launch(p.classes * p.hidden_size, weight_gradients, p, chunk, space.gradients);
-    if (p.grad_bias != nullptr) launch(p.classes, bias_gradients, p, chunk, space.gradients);
+    launch(chunk.rows * p.classes, float_logit_gradients, p, chunk, space.totals, space.gradients);
+    launch(chunk.rows * p.hidden_size, float_hidden_gradients, p, chunk, space.gradients);
+    launch(p.classes * p.hidden_size, float_weight_gradients, p, chunk, space.gradients);
+    if (p.grad_bias != nullptr) launch(p.classes, float_bias_gradients, p, chunk, space.gradients);
     first += chunk.rows;
   } while (first < p.rows);
   return launch.error();

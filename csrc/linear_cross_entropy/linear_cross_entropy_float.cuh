@@ -138,8 +138,8 @@ __global__ void finish_rows(LinearCrossEntropyParams p, Chunk chunk, const Slice
 
 // One thread for each row of the chunk and class: the gradient with respect to the logit before softcap.
 // gradients: [chunk.rows, classes].
-__global__ void logit_gradients(LinearCrossEntropyParams p, Chunk chunk, const Totals* totals,
-                                float* gradients) {
+__global__ void float_logit_gradients(LinearCrossEntropyParams p, Chunk chunk, const Totals* totals,
+                                      float* gradients) {
   const int64_t i = thread_number();
   if (i >= chunk.rows * p.classes) return;
   const int64_t row = chunk.first + i / p.classes, c = i % p.classes, label = load_global(p.label + row);
@@ -159,7 +159,7 @@ __global__ void logit_gradients(LinearCrossEntropyParams p, Chunk chunk, const T
 }
 
 // One thread for each element of the chunk's rows of grad_hidden.
-__global__ void hidden_gradients(LinearCrossEntropyParams p, Chunk chunk, const float* gradients) {
+__global__ void float_hidden_gradients(LinearCrossEntropyParams p, Chunk chunk, const float* gradients) {
   const int64_t i = thread_number();
   if (i >= chunk.rows * p.hidden_size) return;
   const int64_t row = i / p.hidden_size, feature = i % p.hidden_size;
@@ -174,7 +174,7 @@ PI_DEVICE void add_share(const Chunk& chunk, float share, float* gradient) {
 }
 
 // One thread for each element of grad_weight: adds the chunk's share.
-__global__ void weight_gradients(LinearCrossEntropyParams p, Chunk chunk, const float* gradients) {
+__global__ void float_weight_gradients(LinearCrossEntropyParams p, Chunk chunk, const float* gradients) {
   const int64_t i = thread_number();
   if (i >= p.classes * p.hidden_size) return;
   const bool is_class_major = p.weight_feature_stride == 1;
@@ -186,7 +186,7 @@ __global__ void weight_gradients(LinearCrossEntropyParams p, Chunk chunk, const 
 }
 
 // One thread for each element of grad_bias: adds the chunk's share.
-__global__ void bias_gradients(LinearCrossEntropyParams p, Chunk chunk, const float* gradients) {
+__global__ void float_bias_gradients(LinearCrossEntropyParams p, Chunk chunk, const float* gradients) {
   const int64_t c = thread_number();
   if (c >= p.classes) return;
   const float share =

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <climits>
+#include <cmath>
+#include <type_traits>
 
 #include "common/cuda_float_product.cuh"
 #include "common/cuda_launch.h"

@@ -5,7 +5,7 @@
 #include "common/cpu_target.h"
 #include "common/operator_checks.h"
 #include "common/thread_count.h"
-#include "linear_topk/linear_topk.h"
+#include "linear_topk/linear_topk_cuda.h"
 
 namespace {
 
@@ -18,12 +18,12 @@ using paddle_infra::Tensor;
 using paddle_infra::text_of;
 
 constexpr const char* kName = "linear_topk";
-constexpr int64_t kMostK = 1024;
+constexpr int64_t kMostK = 1024;  // on the CPU
 
 void set_tensors(const Tensor& hidden, const Tensor& weight, const OptionalTensor& bias, bool is_dv,
                  LinearTopkParams* p) {
-  paddle_infra::require_cpu(kName, "hidden", hidden, DataType::FLOAT32);
-  paddle_infra::require_cpu(kName, "weight", weight, DataType::FLOAT32);
+  p->dtype = paddle_infra::head_dtype(kName, hidden);
+  paddle_infra::require_at(kName, "weight", weight, hidden.dtype(), hidden.place());
   const Shape h = hidden.shape(), w = weight.shape();
   if (h.empty() || h.back() < 1) {
     refuse(kName, "hidden: expected shape [..., D] with D at least 1, got ", text_of(h));
@@ -39,16 +39,19 @@ void set_tensors(const Tensor& hidden, const Tensor& weight, const OptionalTenso
     refuse(kName, "weight: expected less than 2^31 classes, got ", p->classes);
   }
   p->weight_is_dv = is_dv;
-  p->hidden = hidden.data<float>();
-  p->weight = weight.data<float>();
+  p->hidden = static_cast<const float*>(hidden.data());
+  p->weight = static_cast<const float*>(weight.data());
   if (!bias) return;
-  paddle_infra::require_like(kName, "bias", *bias, DataType::FLOAT32, {p->classes});
+  paddle_infra::require_like(kName, "bias", *bias, DataType::FLOAT32, {p->classes}, hidden.place());
   p->bias = bias->data<float>();
 }
 
-void set_attributes(int64_t k, float softcap, bool is_log, int precision, LinearTopkParams* p) {
-  const int64_t most = std::min(kMostK, p->classes);
-  if (k < 1 || k > most) refuse(kName, "k: expected 1 to ", most, ", got ", k);
+void set_attributes(int64_t k, int64_t most_k, float softcap, bool is_log, int precision,
+                    LinearTopkParams* p) {
+  const int64_t most = std::min(most_k, p->classes);
+  if (k < 1 || k > most) {
+    refuse(kName, "k: expected 1 to ", most, most_k == kMostK ? "" : " on a GPU", ", got ", k);
+  }
   if (!(softcap >= 0.0f) || !std::isfinite(softcap)) {
     refuse(kName, "softcap: expected 0 or a finite positive number, got ", softcap);
   }
@@ -61,6 +64,21 @@ void set_attributes(int64_t k, float softcap, bool is_log, int precision, Linear
   p->precision = static_cast<paddle_infra::MatmulPrecision>(precision);
 }
 
+// Runs the kernel for the device that holds the tensors. Workspace on a GPU is freed when this returns, while
+// the kernels may still run: Paddle hands it out again on the same stream only, behind them.
+void run(const Tensor& hidden, LinearTopkParams* p) {
+#ifdef PADDLE_WITH_CUDA
+  if (hidden.is_gpu()) {
+    const int64_t bytes = paddle_infra_linear_topk_cuda_workspace(p);
+    const Tensor workspace = paddle_infra::allocate_workspace(bytes, p, hidden.place());
+    return paddle_infra::require_launched(kName, paddle_infra_linear_topk_cuda(p, hidden.stream()));
+  }
+#endif
+  const int64_t bytes = paddle_infra_linear_topk_cpu_workspace(p);
+  const Tensor workspace = paddle_infra::allocate_workspace(bytes, p, hidden.place());
+  paddle_infra_linear_topk_cpu(p);
+}
+
 Shape result_shape(Shape hidden, int64_t k) {
   if (!hidden.empty()) hidden.back() = k;  // else the kernel refuses it later
   return hidden;
@@ -71,7 +89,8 @@ std::vector<Tensor> Forward(const Tensor& hidden, const Tensor& weight, const Op
   if (const char* error = paddle_infra_isa_error()) refuse(kName, error);
   LinearTopkParams p{};
   set_tensors(hidden, weight, bias, weight_is_dv, &p);
-  set_attributes(k, softcap, is_log, precision, &p);
+  const int64_t most_k = hidden.is_cpu() ? kMostK : paddle_infra::kMostCudaTopk;
+  set_attributes(k, most_k, softcap, is_log, precision, &p);
   const Shape shape = result_shape(hidden.shape(), k);
   Tensor prob = paddle::empty(shape, DataType::FLOAT32, hidden.place());
   Tensor index = paddle::empty(shape, DataType::INT64, hidden.place());
@@ -79,8 +98,7 @@ std::vector<Tensor> Forward(const Tensor& hidden, const Tensor& weight, const Op
   p.threads = paddle_infra_thread_count();
   p.prob = prob.data<float>();
   p.index = index.data<int64_t>();
-  const Tensor workspace = paddle_infra::allocate_workspace(paddle_infra_linear_topk_cpu_workspace(&p), &p);
-  paddle_infra_linear_topk_cpu(&p);
+  run(hidden, &p);
   return {prob, index};
 }
 

@@ -79,13 +79,13 @@ T __shfl_sync(uint32_t mask, T value, int source) {
   return paddle_infra::simt::shuffle(mask, value, [=](int) { return source; });
 }
 
-#define PI_LAUNCH(kernel, grid, threads, shared_bytes, stream, ...)                        \
-  do {                                                                                     \
-    const dim3 pi_grid(grid), pi_threads(threads);                                         \
-    ::paddle_infra::simt::launch({pi_grid.x, pi_grid.y, pi_grid.z},                        \
-                                 {pi_threads.x, pi_threads.y, pi_threads.z}, shared_bytes, \
-                                 [&] { kernel(__VA_ARGS__); });                            \
-    static_cast<void>(stream);                                                             \
+#define PI_LAUNCH(kernel, grid, threads, shared_bytes, stream, ...)                                        \
+  do {                                                                                                     \
+    const dim3 pi_grid(grid), pi_threads(threads);                                                         \
+    ::paddle_infra::simt::launch(reinterpret_cast<const void*>(kernel), {pi_grid.x, pi_grid.y, pi_grid.z}, \
+                                 {pi_threads.x, pi_threads.y, pi_threads.z}, shared_bytes,                 \
+                                 [&] { kernel(__VA_ARGS__); });                                            \
+    static_cast<void>(stream);                                                                             \
   } while (false)
 
 // For tests, in a library of emulated kernels.
@@ -98,3 +98,6 @@ PI_SIMT_ENTRY void paddle_infra_simt_announce(const void* begin, size_t bytes) {
 }
 PI_SIMT_ENTRY void paddle_infra_simt_forget() { paddle_infra::simt::global_memory().forget(); }
 PI_SIMT_ENTRY void paddle_infra_simt_take_counters(uint64_t* to) { paddle_infra::simt::counters().take(to); }
+PI_SIMT_ENTRY size_t paddle_infra_simt_take_launches(paddle_infra::simt::LaunchRecord* to, size_t most) {
+  return paddle_infra::simt::launch_log().take(to, most);
+}

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "simt/block.h"
+#include "simt/launch_log.h"
 
 namespace paddle_infra::simt {
 
@@ -94,7 +95,6 @@ inline void run_block(Block& b, std::mt19937* random) {
     AsanSwitch::reuse(f.stack, kStackBytes);
     make_context(&f.context, f.stack, kStackBytes, run_fiber);
     f.wait = Wait::kNothing;
-    f.tsan.create();
     note_release(f.tsan.key());
   }
   std::vector<unsigned> warps(b.warps.size()), lanes(kWarpSize);
@@ -110,14 +110,12 @@ inline void run_block(Block& b, std::mt19937* random) {
     if (!ran) report_deadlock(b);
   }
   for (Warp& w : b.warps) w.accesses.flush(true);
-  for (Fiber& f : b.fibers) {
-    note_acquire(f.tsan.key());
-    f.tsan.destroy();
-  }
+  for (Fiber& f : b.fibers) note_acquire(f.tsan.key());
   block = nullptr;
 }
 
-// A block's fibers, stacks and shared memory, used again for every block that one worker runs.
+// A block's fibers, stacks and shared memory, used again for every block that one worker runs. What its
+// threads did before is ordered before what they do in the next block, as it would be with other fibers.
 class Worker {
  public:
   Worker(Index3 grid, Index3 size, size_t shared_bytes, const std::function<void()>* body)
@@ -141,10 +139,14 @@ class Worker {
       f.lane = i % kWarpSize;
       f.warp = &block_.warps[i / kWarpSize];
       f.stack = stacks_ + i * kStackBytes;
+      f.tsan.take();
       f.index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
     }
   }
-  ~Worker() { munmap(stacks_, threads_ * kStackBytes); }
+  ~Worker() {
+    for (Fiber& f : block_.fibers) f.tsan.give_back();
+    munmap(stacks_, threads_ * kStackBytes);
+  }
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
@@ -162,8 +164,10 @@ class Worker {
   Block block_;
 };
 
-inline void launch(Index3 grid, Index3 size, size_t shared_bytes, const std::function<void()>& body) {
+inline void launch(const void* kernel, Index3 grid, Index3 size, size_t shared_bytes,
+                   const std::function<void()>& body) {
   counters().add(Count::kLaunches);
+  launch_log().add({kernel, uint64_t{size.x} * size.y * size.z, shared_bytes});
   if (size_t{size.x} * size.y * size.z % kWarpSize != 0) fail("a block has to consist of whole warps");
   std::vector<uint64_t> blocks(uint64_t{grid.x} * grid.y * grid.z);
   std::iota(blocks.begin(), blocks.end(), uint64_t{0});

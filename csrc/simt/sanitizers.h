@@ -7,10 +7,12 @@
 #include <cstddef>
 
 #if defined(__SANITIZE_THREAD__)
+#include <mutex>
+#include <vector>
+
 extern "C" {
 void* __tsan_get_current_fiber(void);
 void* __tsan_create_fiber(unsigned flags);
-void __tsan_destroy_fiber(void* fiber);
 void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 void __tsan_acquire(void* address);
 void __tsan_release(void* address);
@@ -56,11 +58,35 @@ inline void note_read(const void* p, size_t size) { __tsan_read_range(const_cast
 inline void note_release(void* p) { __tsan_release(p); }
 inline void note_acquire(void* p) { __tsan_acquire(p); }
 
+// Fibers that nobody uses: to make 256 of them takes ThreadSanitizer longer than a block of a small kernel.
+class TsanPool {
+ public:
+  void* take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (free_.empty()) return __tsan_create_fiber(0);
+    void* const fiber = free_.back();
+    free_.pop_back();
+    return fiber;
+  }
+  void give_back(void* fiber) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(fiber);
+  }
+  static TsanPool& all() {
+    static TsanPool* const pool = new TsanPool;  // never destroyed: fibers may be given back at any time
+    return *pool;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<void*> free_;
+};
+
 class TsanFiber {
  public:
-  void create() { fiber_ = __tsan_create_fiber(0); }
+  void take() { fiber_ = TsanPool::all().take(); }
   void take_current() { fiber_ = __tsan_get_current_fiber(); }
-  void destroy() { __tsan_destroy_fiber(fiber_); }
+  void give_back() { TsanPool::all().give_back(fiber_); }
   // Not instrumented: a fiber that has ended, and released what it did, still reads them.
   PI_SIMT_NO_TSAN void enter() const { __tsan_switch_to_fiber(fiber_, 1); }  // 1: a switch orders nothing
   PI_SIMT_NO_TSAN void* key() const { return fiber_; }
@@ -83,9 +109,9 @@ inline void note_acquire(void*) {}
 
 class TsanFiber {
  public:
-  void create() {}
+  void take() {}
   void take_current() {}
-  void destroy() {}
+  void give_back() {}
   void enter() const {}
   void* key() const { return nullptr; }
 };

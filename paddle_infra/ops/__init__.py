@@ -6,7 +6,7 @@ plain Paddle runs in their place and a warning says why.
 
 from __future__ import annotations
 
-from paddle_infra.ops._precision import get_matmul_precision, set_matmul_precision
+from paddle_infra._core.matmul_precision import get_matmul_precision, set_matmul_precision
 from paddle_infra.ops._select import explain_dispatch, implementation
 from paddle_infra.ops.add_norm import add_norm, add_norm_with_sum
 from paddle_infra.ops.attention import attention, attention_with_lse

@@ -8,11 +8,11 @@ import paddle
 
 from paddle_infra._core import extension
 from paddle_infra._core.checks import device_of, dtype_name
+from paddle_infra._core.matmul_precision import PRECISIONS, get_matmul_precision
 from paddle_infra.ops import _select
 from paddle_infra.ops._attention_arguments import Arguments, Options
 from paddle_infra.ops._dropout import draw_seed
 from paddle_infra.ops._gradient import recorded_if_wanted
-from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
 _MOST_HEAD_DIM = {"cpu": 256, "gpu": 128}
 _DTYPES = ("float32", "float16", "bfloat16")

@@ -1,4 +1,4 @@
-"""Calls the compiled losses of a linear layer, and says when they cannot be called."""
+"""Calls the compiled losses of a linear layer, and says when compiled heads cannot be called."""
 
 from __future__ import annotations
 
@@ -9,33 +9,41 @@ import paddle
 
 from paddle_infra._core import extension
 from paddle_infra._core.checks import device_of, dtype_name
+from paddle_infra._core.matmul_precision import PRECISIONS, get_matmul_precision
 from paddle_infra.ops import _select
-from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
 REDUCTIONS = ("none", "sum", "mean")  # in the order of the compiled operator's attribute
 LAYOUTS = ("vd", "dv")
 KINDS = ("cross_entropy", "focal", "binary")  # likewise
+_GPU_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def refusals(hidden: Any, has_gpu_kernel: bool) -> list[str]:
     """Say why the compiled operators cannot take this input."""
     status = extension.load()
     reasons = [] if status.is_loaded else [status.explain()]
-    dtype = dtype_name(hidden)
-    if dtype != "float32":
-        reasons.append(f"the compiled kernel computes in float32, hidden is {dtype}")
-    device = device_of(hidden)
+    dtype, device = dtype_name(hidden), device_of(hidden)
     if device == "gpu" and has_gpu_kernel:
+        if dtype not in _GPU_DTYPES:
+            reasons.append(f"the compiled kernel for GPUs takes {', '.join(_GPU_DTYPES)}, hidden is {dtype}")
         if status.is_loaded and not status.build["cuda"]:
             reasons.append(extension.WITHOUT_CUDA.format("hidden"))
-    elif device != "cpu":
-        devices = "cpu and gpu" if has_gpu_kernel else "cpu"
-        reasons.append(f"there are compiled kernels for {devices} only, hidden is on {device}")
+    else:
+        if dtype != "float32":
+            reasons.append(f"the compiled kernel computes in float32, hidden is {dtype}")
+        if device != "cpu":
+            devices = "cpu and gpu" if has_gpu_kernel else "cpu"
+            reasons.append(f"there are compiled kernels for {devices} only, hidden is on {device}")
     if not paddle.framework.in_dynamic_or_pir_mode():
         reasons.append(
             "compiled operators need dynamic mode or Paddle's PIR programs, this is a legacy static program"
         )
     return reasons
+
+
+def float32_bias(bias: Any) -> Any:
+    """Return the bias as compiled heads take it, whatever hidden is: in float32. Its gradient is converted back."""
+    return bias if bias is None or dtype_name(bias) == "float32" else bias.astype("float32")
 
 
 def run(

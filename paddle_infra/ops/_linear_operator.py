@@ -8,10 +8,10 @@ import paddle
 
 from paddle_infra._core import extension
 from paddle_infra._core.checks import check_tensor, device_of, dtype_name
+from paddle_infra._core.matmul_precision import PRECISIONS, get_matmul_precision
 from paddle_infra.ops import _select
 from paddle_infra.ops._gradient import recorded_if_wanted
 from paddle_infra.ops._linear_arguments import ACTIVATIONS, Arguments
-from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
 _NUMBER_OF = {name: number for number, name in enumerate(ACTIVATIONS)}
 

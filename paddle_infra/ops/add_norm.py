@@ -13,6 +13,7 @@ from paddle_infra._core import extension
 from paddle_infra._core.checks import check_shape, check_tensor
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.ops import _norm_arguments, _select
+from paddle_infra.ops._autocast import widen
 from paddle_infra.ops._dropout import draw_seed
 from paddle_infra.ops._gradient import recorded_if_wanted
 from paddle_infra.ops._norm_reference import drop, normalize
@@ -82,6 +83,7 @@ def add_norm(
     References:
         Layer norm, arXiv:1607.06450; RMS norm, arXiv:1910.07467; dropout, arXiv:1207.0580.
     """
+    hidden, residual, weight, bias = widen(hidden, residual, weight, bias)
     results = _run_unchecked(
         hidden, residual, weight, bias, norm, epsilon, dropout_p, training, impl, with_sum=False
     )
@@ -120,6 +122,7 @@ def add_norm_with_sum(
     References:
         As :func:`add_norm`; pre-norm, arXiv:2002.04745.
     """
+    hidden, residual, weight, bias = widen(hidden, residual, weight, bias)
     results = _run_unchecked(
         hidden, residual, weight, bias, norm, epsilon, dropout_p, training, impl, with_sum=True
     )

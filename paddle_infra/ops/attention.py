@@ -10,6 +10,7 @@ from paddle.jit.marker import unified
 
 from paddle_infra.ops import _attention_operator, _attention_reference, _select
 from paddle_infra.ops._attention_arguments import Arguments, Options, check_attention
+from paddle_infra.ops._autocast import narrow
 
 Window = tuple[int | None, int | None]
 
@@ -190,6 +191,7 @@ def _compute(
     impl: str,
     implementations: Sequence[_select.Implementation],
 ) -> Sequence[paddle.Tensor]:
+    query, key, value = narrow(query, key, value)
     results = _attention_operator.run_unchecked(query, key, value, options, impl)
     if results is not None:
         return results

@@ -10,6 +10,7 @@ from paddle.jit.marker import unified
 
 from paddle_infra.ops import _attention_operator, _attention_reference, _select
 from paddle_infra.ops._attention_arguments import Arguments, Options, check_attention
+from paddle_infra.ops._autocast import narrow
 from paddle_infra.ops._gradient import needs_gradient, refuse_gradient
 from paddle_infra.ops.attention import Window
 
@@ -69,6 +70,7 @@ def attention_decode(
     options = Options(
         causal, window, softcap, scale, bias=bias, kv_lengths=kv_lengths, alibi_slopes=alibi_slopes
     )
+    query, key_cache, value_cache = narrow(query, key_cache, value_cache)
     if not needs_gradient(query, key_cache, value_cache, bias):
         results = _attention_operator.run_decode_unchecked(query, key_cache, value_cache, options, impl)
         if results is not None:

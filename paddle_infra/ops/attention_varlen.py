@@ -10,6 +10,7 @@ from paddle.jit.marker import unified
 
 from paddle_infra.ops import _attention_operator, _attention_reference, _select
 from paddle_infra.ops._attention_arguments import Arguments, Options, check_varlen
+from paddle_infra.ops._autocast import narrow
 from paddle_infra.ops.attention import Window
 
 
@@ -79,6 +80,7 @@ def attention_varlen(
     options = Options(
         causal, window, softcap, scale, dropout_p, training, deterministic, None, None, None, alibi_slopes
     )
+    query, key, value = narrow(query, key, value)
     arguments = check_varlen(
         query, key, value, cu_seqlens_q, cu_seqlens_k, options, max_seqlen_q, max_seqlen_k
     )

@@ -9,6 +9,7 @@ import paddle
 from paddle.jit.marker import unified
 
 from paddle_infra.ops import _linear_operator, _select
+from paddle_infra.ops._autocast import narrow
 from paddle_infra.ops._linear_arguments import Arguments, check
 from paddle_infra.ops._linear_reference import linear as _reference
 from paddle_infra.ops._linear_reference import refusals as _reference_refusals
@@ -59,6 +60,7 @@ def linear(
         GELU, arXiv:1606.08415; SiLU, arXiv:1702.03118; SwiGLU, arXiv:2002.05202 (gates first, as in
         ``paddle.incubate.nn.functional.swiglu``).
     """
+    x, weight, bias = narrow(x, weight, bias)
     result = _linear_operator.run_unchecked(x, weight, bias, activation, packed_weight, impl)
     if result is not None:
         return result

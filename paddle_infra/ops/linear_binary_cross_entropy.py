@@ -9,6 +9,7 @@ import paddle
 from paddle.jit.marker import unified
 
 from paddle_infra.ops import _head_operator, _head_reference, _select
+from paddle_infra.ops._autocast import narrow
 from paddle_infra.ops._head_arguments import reference_refusals
 from paddle_infra.ops._linear_binary_cross_entropy_arguments import Arguments, check
 
@@ -67,6 +68,7 @@ def linear_binary_cross_entropy(
         UnsupportedError: no implementation, or not the one asked for, can take these inputs.
     """
     options = {"softcap": softcap, "reduction": reduction, "weight_layout": weight_layout}
+    hidden, weight, bias = narrow(hidden, weight, bias)
     loss = _head_operator.run_unchecked(
         "binary", hidden, weight, bias, target, pos_weight, token_weight, impl, **options
     )

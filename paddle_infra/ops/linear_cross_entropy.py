@@ -9,6 +9,7 @@ import paddle
 from paddle.jit.marker import unified
 
 from paddle_infra.ops import _head_operator, _select, reference
+from paddle_infra.ops._autocast import narrow
 from paddle_infra.ops._head_arguments import reference_refusals
 from paddle_infra.ops._linear_cross_entropy_arguments import Arguments, check
 
@@ -48,8 +49,8 @@ def linear_cross_entropy(
     ``N`` rows of any leading shape, ``D`` features, ``V`` classes.
 
     Args:
-        hidden: ``[..., D]``, float. The fused form takes float32; float64 (and, on a GPU, float16 and
-            bfloat16) run in plain Paddle.
+        hidden: ``[..., D]``, float. The fused form takes float32 and, on a GPU, float16 and bfloat16; the rest
+            runs in plain Paddle.
         weight: ``[V, D]`` with ``weight_layout="vd"``, ``[D, V]`` (as ``paddle.nn.Linear``) with ``"dv"``;
             dtype of ``hidden``.
         label: ``[...]``, int64 (int32 is converted).
@@ -66,9 +67,10 @@ def linear_cross_entropy(
 
     Returns:
         The loss, 0-D, or of the shape of ``label`` for ``"none"``: float32, or float64 for float64 inputs.
-        Products accumulate in float32, sums over rows in float64; with more than 16 classes, factors are
-        rounded to bfloat16 first if :class:`set_matmul_precision` says ``"medium"``. The fused result is
-        bit-identical for any number of threads.
+        Products accumulate in float32, sums over rows in float64; on the CPU, with more than 16 classes, factors
+        are rounded to bfloat16 first if :class:`set_matmul_precision` says ``"medium"``. Gradients have the dtypes
+        of the inputs; if those are of 16 bits, the fused form rounds the gradients of the logits to that format
+        too. Its result is bit-identical for any number of threads.
 
     Raises:
         InvalidDtypeError: an argument is no tensor or has an unsuitable dtype.
@@ -82,6 +84,7 @@ def linear_cross_entropy(
         here); label smoothing, arXiv:1512.00567, section 7; z-loss, arXiv:2204.02311, section 5; softcap,
         arXiv:2408.00118, section 2. Smoothing with class weights is defined as in PyTorch.
     """
+    hidden, weight, bias = narrow(hidden, weight, bias)
     loss = _head_operator.run_unchecked(
         "cross_entropy",
         hidden,
@@ -131,7 +134,7 @@ def _fused(a: Arguments) -> paddle.Tensor:
         "cross_entropy",
         a.hidden,
         a.weight,
-        a.bias,
+        _head_operator.float32_bias(a.bias),
         a.label,
         a.class_weight,
         a.token_weight,

@@ -9,6 +9,7 @@ import paddle
 from paddle.jit.marker import unified
 
 from paddle_infra.ops import _head_operator, _head_reference, _select
+from paddle_infra.ops._autocast import narrow
 from paddle_infra.ops._head_arguments import reference_refusals
 from paddle_infra.ops._linear_focal_arguments import Arguments, check
 
@@ -81,6 +82,7 @@ def linear_focal(
         "reduction": reduction,
         "weight_layout": weight_layout,
     }
+    hidden, weight, bias = narrow(hidden, weight, bias)
     loss = _head_operator.run_unchecked(
         "focal", hidden, weight, bias, label, class_weight, token_weight, impl, **options
     )

@@ -10,12 +10,13 @@ from paddle.jit.marker import unified
 
 from paddle_infra._core import extension
 from paddle_infra._core.checks import device_of, dtype_name
-from paddle_infra.ops import _select, reference
+from paddle_infra._core.matmul_precision import PRECISIONS, get_matmul_precision
+from paddle_infra.ops import _head_operator, _select, reference
+from paddle_infra.ops._autocast import narrow
 from paddle_infra.ops._gradient import needs_gradient, refuse_gradient
 from paddle_infra.ops._linear_topk_arguments import Arguments, check_topk
-from paddle_infra.ops._precision import PRECISIONS, get_matmul_precision
 
-_MOST_K = 1024
+_MOST_K = {"cpu": 1024, "gpu": 16}
 _Pair = tuple[paddle.Tensor, paddle.Tensor]
 
 
@@ -38,11 +39,11 @@ def linear_topk(
     ``N`` rows of any leading shape, ``D`` features, ``V`` classes.
 
     Args:
-        hidden: ``[..., D]``, float. The fused form takes float32; float64 (and, on a GPU, float16 and
-            bfloat16) run in plain Paddle.
+        hidden: ``[..., D]``, float. The fused form takes float32 and, on a GPU, float16 and bfloat16; the rest
+            runs in plain Paddle.
         weight: ``[V, D]`` with ``weight_layout="vd"``, ``[D, V]`` (as ``paddle.nn.Linear``) with ``"dv"``;
             dtype of ``hidden``.
-        k: From 1 to ``V``; the fused form takes up to 1024.
+        k: From 1 to ``V``; the fused form takes up to 1024, on a GPU up to 16.
         bias: ``[V]``, dtype of ``hidden``.
         softcap: Bound of the logits; 0 for none.
         weight_layout: ``"vd"`` or ``"dv"``.
@@ -51,9 +52,10 @@ def linear_topk(
     Returns:
         The probabilities ``[..., k]``, float32 (float64 for float64 inputs), and the classes ``[..., k]``, int64.
         Multiplies as :class:`set_matmul_precision` says, except that up to 8 rows always multiply in float32:
-        reading the weight takes the time. Sums over classes are kept in float64. Bit-identical for any number
-        of threads. A row whose softmax is not defined, because of a NaN, a logit of +∞, or nothing but
-        logits of -∞, has probabilities NaN and the classes 0, 1, …, k - 1.
+        reading the weight takes the time, and a GPU multiplies numbers as they are. Sums over classes are kept in
+        float64, on a GPU in float32. Bit-identical for any number of threads. A row whose softmax is not defined,
+        because of a NaN, a logit of +∞, or nothing but logits of -∞, has probabilities NaN and the classes
+        0, 1, …, k - 1.
 
     Raises:
         InvalidDtypeError: an argument is no tensor or number, or has an unsuitable dtype.
@@ -117,6 +119,7 @@ def _topk(
     is_log: bool,
     impl: str,
 ) -> _Pair:
+    hidden, weight, bias = narrow(hidden, weight, bias)
     if _is_usual(hidden, weight, k, bias, softcap, layout, impl):
         try:
             return _call(hidden, weight, bias, k, softcap, is_log, layout)
@@ -149,7 +152,7 @@ def _is_usual(hidden: Any, weight: Any, k: Any, bias: Any, softcap: Any, layout:
         and hidden.dtype == paddle.float32
         and hidden.place.is_cpu_place()
         and type(k) is int
-        and k <= _MOST_K
+        and k <= _MOST_K["cpu"]
         and type(softcap) is float
         and layout in ("vd", "dv")
         and not needs_gradient(hidden, weight, bias)
@@ -174,24 +177,18 @@ def _call(
 
 
 def _fused_refusals(a: Arguments) -> list[str]:
-    status = extension.load()
-    reasons = [] if status.is_loaded else [status.explain()]
-    dtype, device = dtype_name(a.hidden), device_of(a.hidden)
-    if dtype != "float32":
-        reasons.append(f"the compiled kernel computes in float32, hidden is {dtype}")
-    if device != "cpu":
-        reasons.append(f"there is a compiled kernel for cpu only so far, hidden is on {device}")
-    if a.k > _MOST_K:
-        reasons.append(f"the compiled kernel finds up to {_MOST_K} classes, k is {a.k}")
-    if not paddle.framework.in_dynamic_or_pir_mode():
-        reasons.append(
-            "compiled operators need dynamic mode or Paddle's PIR programs, this is a legacy static program"
-        )
+    reasons = _head_operator.refusals(a.hidden, has_gpu_kernel=True)
+    device = device_of(a.hidden)
+    most = _MOST_K.get(device)
+    if most is not None and a.k > most:
+        of_device = " on a GPU" if device == "gpu" else ""
+        reasons.append(f"the compiled kernel finds up to {most} classes{of_device}, k is {a.k}")
     return reasons
 
 
 def _fused(a: Arguments) -> _Pair:
-    return _call(a.hidden, a.weight, a.bias, a.k, a.softcap, a.is_log, a.weight_layout)
+    bias = _head_operator.float32_bias(a.bias)
+    return _call(a.hidden, a.weight, bias, a.k, a.softcap, a.is_log, a.weight_layout)
 
 
 def _reference_refusals(a: Arguments) -> list[str]:

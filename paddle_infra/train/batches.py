@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -57,6 +58,21 @@ def length_of(loader: Any) -> int | None:
         return len(loader)
     except TypeError:  # no __len__, or one that says the length is unknown
         return None
+
+
+def planned_steps(length: int | None, epochs: int | None, accumulate: int, strategy: Strategy) -> int | None:
+    """Return the optimizer steps of ``epochs`` over a loader of ``length`` batches; None if either is unknown.
+
+    Raises:
+        InvalidInputError: there are fewer batches than processes, so that some would never train.
+    """
+    if length is None:
+        return None
+    if 0 < length < strategy.ranks:
+        raise InvalidInputError(
+            f"train_loader: expected at least one batch for each of the {strategy.ranks} processes, got {length} in all"
+        )
+    return None if epochs is None else epochs * math.ceil(length / (accumulate * strategy.ranks))
 
 
 class EpochBatches:

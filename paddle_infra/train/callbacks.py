@@ -29,6 +29,9 @@ class Callback:
     runs_last: ClassVar[bool] = False
     """True for callbacks that save what the others did (checkpoints)."""
 
+    writes_files: ClassVar[bool] = False
+    """True for callbacks that leave files behind; :func:`~paddle_infra.train.fast_dev_run` leaves them out."""
+
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Training starts; a checkpoint, if any, has been loaded."""
 
@@ -64,7 +67,7 @@ class Callback:
         """The loader is exhausted and validated; ``trainer.state.epoch`` counts the epoch."""
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
-        """A checkpoint was written to ``path``."""
+        """A checkpoint was written to ``path``, or (``Checkpoint(asynchronous=True)``) is being written."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Training ended as planned or by ``state.stop``."""

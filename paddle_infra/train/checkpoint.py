@@ -11,6 +11,7 @@ A checkpoint is a folder ``step-00000042`` with
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -52,6 +53,14 @@ class CheckpointData:
     optimizer: dict[str, paddle.Tensor]
     callbacks: dict[str, paddle.Tensor]
     state: dict[str, Any]
+
+    def copy(self) -> CheckpointData:
+        """Return a copy that training does not change."""
+        weights, optimizer, callbacks = (
+            {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            for tensors in (self.weights, self.optimizer, self.callbacks)
+        )
+        return CheckpointData(weights, optimizer, callbacks, copy.deepcopy(self.state))
 
 
 def checkpoint_name(step: int) -> str:
@@ -156,15 +165,34 @@ def newest_intact(directory: str | os.PathLike[str]) -> Path:
     raise CheckpointError(f"{directory}: expected an intact checkpoint, {found}")
 
 
-def load_model(path: str | os.PathLike[str], model: paddle.nn.Layer) -> None:
+def load_model(path: str | os.PathLike[str], model: paddle.nn.Layer, *, average: str | None = None) -> None:
     """Load only the weights of a checkpoint into ``model``.
 
+    Args:
+        path: the checkpoint.
+        model: a model of the same structure.
+        average: name of a callback that keeps averaged weights, "EMA" or "SWA" ("EMA#2" for the second of a kind):
+            its average replaces the weights that it averages. BatchNorm's statistics in "SWA" are those of the last
+            evaluation: see :func:`~paddle_infra.train.refresh_batch_norm`.
+
     Raises:
-        CheckpointError: the checkpoint is damaged or does not fit the model, which is then unchanged.
+        CheckpointError: the checkpoint is damaged, holds no such average or does not fit the model, which is then
+            unchanged.
     """
     folder = Path(path)
     verify_checkpoint(folder)
-    for target, value in match_weights(model, _read_safetensors(folder / _WEIGHTS)):
+    weights = _read_safetensors(folder / _WEIGHTS)
+    if average is not None:
+        tensors = _read_safetensors(folder / _CALLBACKS)
+        prefix = f"{average}/"
+        own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        if not own:
+            found = sorted({name.split("/", 1)[0] for name in tensors})
+            raise CheckpointError(
+                f"checkpoint {folder}: expected averaged weights {average!r}, found {found}"
+            )
+        weights |= own
+    for target, value in match_weights(model, weights):
         target.set_value(value)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from paddle_infra._core.atomic import remove_incomplete, write_json
 from paddle_infra._core.errors import CheckpointError, InvalidInputError
+from paddle_infra.train.background import BackgroundJob
 from paddle_infra.train.callbacks import Callback
 from paddle_infra.train.checkpoint import (
     checkpoint_name,
@@ -20,8 +22,10 @@ from paddle_infra.train.checkpoint import (
     write_checkpoint,
 )
 from paddle_infra.train.interrupt import InterruptWatch, TrainingInterrupted
-from paddle_infra.train.metrics import is_better, metric_value
+from paddle_infra.train.metrics import metric_value
 from paddle_infra.train.optimizer_state import structured_names
+from paddle_infra.train.processes import together
+from paddle_infra.train.retention import Ranking, delete, delete_old
 from paddle_infra.train.snapshot import take_snapshot
 
 if TYPE_CHECKING:
@@ -39,15 +43,20 @@ class Checkpoint(Callback):
         directory: the folder for the checkpoints; created if missing.
         every_steps: save after every so many optimizer steps; None does not.
         every_epoch: save at the end of each epoch.
-        keep_last: how many of the newest checkpoints to keep; None keeps all. The best one is kept besides.
-        best_metric: name of a validation metric; the checkpoint with its best value is saved, kept and named
+        keep_last: how many of the newest checkpoints to keep; None keeps all. The best ones are kept besides.
+        best_metric: name of a validation metric; the checkpoints with its best values are saved, kept and named
             in ``best.json``.
         mode: "max" if larger values of ``best_metric`` are better, "min" if smaller ones are.
+        keep_best: how many of the best checkpoints to keep.
+        asynchronous: write in a thread while training goes on: only copying the state stops it (its size in memory
+            is needed once more, and again while the file is made). The next save waits for the one before, as
+            do the end of the run and its errors; an error of the writing is raised at the next step or save.
         overwrite: whether to delete checkpoints in ``directory`` that are ahead of the start of this run.
             Without it such a folder is refused, because two runs would be mixed in it.
     """
 
     runs_last: ClassVar[bool] = True
+    writes_files: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -58,40 +67,47 @@ class Checkpoint(Callback):
         keep_last: int | None = 2,
         best_metric: str | None = None,
         mode: Literal["max", "min"] = "max",
+        keep_best: int = 1,
+        asynchronous: bool = False,
         overwrite: bool = False,
     ) -> None:
-        for name, value in (("every_steps", every_steps), ("keep_last", keep_last)):
+        numbers = (("every_steps", every_steps), ("keep_last", keep_last), ("keep_best", keep_best))
+        for name, value in numbers:
             if value is not None and value < 1:
                 raise InvalidInputError(
                     f"Checkpoint: {name}: expected a positive integer or None, got {value!r}"
                 )
         self.directory = Path(directory)
         self.every_steps, self.every_epoch, self.keep_last = every_steps, every_epoch, keep_last
-        self.best_metric, self.mode, self.overwrite = best_metric, mode, overwrite
+        self.best_metric, self.asynchronous, self.overwrite = best_metric, asynchronous, overwrite
+        self.ranking = Ranking(keep_best, mode)
         self.last_path: Path | None = None
         self.best_path: Path | None = None
         self._is_best_unsaved = False
-        self._watch = InterruptWatch()
+        self._watch, self._background = InterruptWatch(), BackgroundJob()
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Check the folder and take over the signals."""
         structured_names(trainer.model, trainer.optimizer)  # refuse now what could not be saved later
         resumed = None if trainer.resumed_from is None else trainer.resumed_from.resolve()
         self._is_best_unsaved = False
-        own = (path for path in checkpoints_in(self.directory) if path.resolve() == resumed)
-        self.last_path, self.best_path = next(own, None), None
-        if trainer.strategy.rank == 0:
-            self._clear_folder(trainer.state.step, resumed)
-        trainer.strategy.sum([0])
-        best = self.directory / checkpoint_name(trainer.state.best_step or 0)
-        if self.best_metric is not None and best.is_dir():
-            self._mark_best(trainer, best)
+        is_own = resumed is not None and resumed.parent == self.directory.resolve()
+        self.last_path = self.directory / resumed.name if resumed is not None and is_own else None
+        self.best_path = None
+        if not is_own:
+            self.ranking.entries = []
+        lost = together(
+            trainer.strategy, lambda: self._clear_folder(trainer.state.step, resumed), only_first=True
+        )
+        self._drop_lost(trainer, trainer.strategy.gather(lost)[0])
         self._watch.install()
 
     def on_step_end(self, trainer: Trainer) -> None:
         """Save if it is time; stop if a signal came."""
         if self.every_steps is not None and trainer.state.step % self.every_steps == 0:
             self.save(trainer)
+        if trainer.strategy.ranks == 1:  # several processes learn of an error together, at the next save
+            self._background.check()
         self._stop_on_signal(trainer)
 
     def on_evaluate_batch(self, trainer: Trainer) -> None:
@@ -104,8 +120,8 @@ class Checkpoint(Callback):
         if self.best_metric is None:
             return
         value = metric_value(metrics, self.best_metric, "Checkpoint")
-        if is_better(value, trainer.state.best_value, self.mode):
-            trainer.state.best_value, trainer.state.best_step = value, trainer.state.step
+        if self.ranking.add(value, trainer.state.step):
+            trainer.state.best_value, trainer.state.best_step = self.ranking.entries[0]
             self._is_best_unsaved = True
 
     def on_epoch_end(self, trainer: Trainer) -> None:
@@ -117,64 +133,94 @@ class Checkpoint(Callback):
         """Save the final state; a signal that came after the last step still ends the program."""
         if trainer.state.step > 0:
             self.save(trainer)
+        together(trainer.strategy, self._background.wait)
         self._stop_on_signal(trainer)
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
         """Save if a signal stopped the run; after any other exception the state may be half-changed."""
         if isinstance(error, TrainingInterrupted):
             error.checkpoint = self.save(trainer)
+            together(trainer.strategy, self._background.wait)
 
     def on_close(self, trainer: Trainer) -> None:
-        """Give the signals back."""
+        """Give the signals back, and end the thread."""
         self._watch.restore()
+        self._background.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the steps with the best values."""
+        return {"ranking": self.ranking.entries} if self.ranking.entries else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`state_dict`."""
+        self.ranking.entries = [
+            (value, step) for value, step in state.get("ranking", [])[: self.ranking.size]
+        ]
 
     def save(self, trainer: Trainer) -> Path:
         """Save a checkpoint, unless this run has already saved one at this step, and delete what is not kept.
 
         Raises:
-            StorageError: it could not be written; earlier checkpoints are untouched.
+            StorageError: it, or the one before if that was written in the background, could not be written;
+                earlier checkpoints are untouched.
         """
         path = self.directory / checkpoint_name(trainer.state.step)
-        if path != self.last_path:
-            snapshot = take_snapshot(trainer)
-            if trainer.strategy.rank == 0:
+        snapshot = take_snapshot(trainer) if path != self.last_path else None
+        if snapshot is not None and self.asynchronous:
+            snapshot = snapshot.copy()
+        best = self.ranking.to_json(self.best_metric) if self.best_metric and self.ranking.entries else None
+        steps = self.ranking.steps()
+
+        def write() -> None:
+            if snapshot is not None:
                 write_checkpoint(path, snapshot)
-            trainer.strategy.sum([0])  # no process goes on before the file is there
-            self.last_path = path
+            if best is not None:
+                write_json(self.directory / "best.json", best)
+            delete_old(self.directory, self.keep_last, steps)
+
+        # No process goes on before the file is there (or begun), and all stop if it cannot be written.
+        if self.asynchronous:
+            together(trainer.strategy, lambda: self._background.start(write), only_first=True)
+        else:
+            together(trainer.strategy, write, only_first=True)
+        self.last_path, self._is_best_unsaved = path, False
+        self.best_path = self.directory / checkpoint_name(steps[0]) if best is not None else None
+        if snapshot is not None:
             trainer.call("on_checkpoint", path)
-        if self._is_best_unsaved:
-            self._mark_best(trainer, path)
-        if trainer.strategy.rank == 0:
-            self._delete_old()
         return path
 
-    def _mark_best(self, trainer: Trainer, path: Path) -> None:
-        best = {
-            "checkpoint": path.name,
-            "step": trainer.state.best_step,
-            "metric": self.best_metric,
-            "value": trainer.state.best_value,
-        }
-        if trainer.strategy.rank == 0:
-            write_json(self.directory / "best.json", best)
-        self.best_path, self._is_best_unsaved = path, False
-
-    def _delete_old(self) -> None:
-        if self.keep_last is not None:
-            for path in checkpoints_in(self.directory)[: -self.keep_last]:
-                if path != self.best_path:
-                    _delete(path)
-
-    def _clear_folder(self, step: int, resumed: Path | None) -> None:
+    def _clear_folder(self, step: int, resumed: Path | None) -> list[int]:
+        """Take away what is not of this run; return the steps of the best checkpoints that are lost."""
         remove_incomplete(self.directory)
         for path in checkpoints_in(self.directory):
             if path.resolve() != resumed and step_of(path) >= step:
                 self._clear_newer(path, step)
         (self.directory / "best.json").unlink(missing_ok=True)  # perhaps of another run
+        lost = []
+        for best in self.ranking.steps():
+            try:
+                verify_checkpoint(self.directory / checkpoint_name(best))
+            except CheckpointError as error:
+                warnings.warn(f"one of the best checkpoints is lost: {error}", stacklevel=2)
+                lost.append(best)
+        return lost
+
+    def _drop_lost(self, trainer: Trainer, lost: list[int]) -> None:
+        """Go on with the best checkpoints that are there."""
+        self.ranking.drop(lost)
+        if lost:
+            first = self.ranking.entries[0] if self.ranking.entries else (None, None)
+            trainer.state.best_value, trainer.state.best_step = first
+        if self.best_metric is not None and self.ranking.entries:
+            best = self.ranking.to_json(self.best_metric)
+            together(
+                trainer.strategy, lambda: write_json(self.directory / "best.json", best), only_first=True
+            )
+            self.best_path = self.directory / checkpoint_name(self.ranking.steps()[0])
 
     def _clear_newer(self, path: Path, step: int) -> None:
         if self.overwrite:
-            _delete(path)
+            delete(path)
             return
         try:
             verify_checkpoint(path)
@@ -211,10 +257,3 @@ def resume_path(callbacks: Sequence[Callback], resume: str | os.PathLike[Any]) -
     raise InvalidInputError(
         "resume='latest': expected a Checkpoint callback (its folder is searched), got none"
     )
-
-
-def _delete(path: Path) -> None:
-    # Renamed first: a kill in between leaves a name that the next run removes, not half a checkpoint.
-    doomed = path.with_name(f".incomplete-{path.name}-{os.getpid()}-deleted")
-    path.rename(doomed)
-    shutil.rmtree(doomed)

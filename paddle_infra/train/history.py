@@ -7,10 +7,11 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from paddle_infra._core.errors import CheckpointError, StorageError
 from paddle_infra.train.callbacks import Callback
+from paddle_infra.train.processes import together
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer
@@ -23,11 +24,13 @@ class History(Callback):
     ``{"kind": "eval", "step", "epoch", "metrics", "seconds"}``: ``lr`` is the rate the step was made with,
     epochs count from 1, ``seconds`` is the time trained in this process, and a value that is NaN or infinite
     is null. A new run replaces the file; a resumed run first cuts it back to where it was at the checkpoint,
-    so that no step appears twice.
+    so that no step appears twice. Of several processes only number 0 writes.
 
     Args:
         path: the file, usually ``history.jsonl`` in the folder of the run.
     """
+
+    writes_files: ClassVar[bool] = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -38,6 +41,10 @@ class History(Callback):
         """Open the file."""
         if trainer.resumed_from is None:
             self._size_bytes = 0
+        self._start = time.monotonic()
+        together(trainer.strategy, self._open, only_first=True)
+
+    def _open(self) -> None:
         found = self.path.stat().st_size if self.path.exists() else 0
         if found < self._size_bytes:
             raise CheckpointError(
@@ -50,7 +57,6 @@ class History(Callback):
             self._file.truncate(self._size_bytes)
         except OSError as error:
             raise StorageError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
-        self._start = time.monotonic()
 
     def on_step_end(self, trainer: Trainer) -> None:
         """Append the step."""
@@ -75,8 +81,8 @@ class History(Callback):
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         """Bring the file to the disk: a run resumed from this checkpoint continues it."""
-        assert self._file is not None
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def on_close(self, trainer: Trainer) -> None:
         """Close the file."""
@@ -93,7 +99,8 @@ class History(Callback):
         self._size_bytes = state["size_bytes"]
 
     def _append(self, record: dict[str, Any]) -> None:
-        assert self._file is not None  # open between on_fit_begin and on_close
+        if self._file is None:  # not process 0
+            return
         record["seconds"] = round(time.monotonic() - self._start, 3)
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         try:

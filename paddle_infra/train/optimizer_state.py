@@ -4,8 +4,9 @@ Paddle keys accumulators by automatic names (``linear_3.w_0_moment1_0``) that de
 before in the process, so its own state fits only an equally numbered model. Here the key is ``<structured
 parameter name>/<accumulator>``: it fits every model with the same structure.
 
-This file alone touches the optimizer's private attributes: ``_accumulators`` (kind → automatic name → tensor)
-and ``_create_accumulators``, which makes what the first step would make.
+This file alone touches the optimizer's private attributes: ``_accumulators`` (kind → automatic name → tensor),
+``_master_weights`` (automatic name → float32 copy of a 16-bit parameter) and ``_create_accumulators``, which makes
+what the first step would make.
 """
 
 from __future__ import annotations
@@ -17,22 +18,26 @@ import paddle
 from paddle.base import framework
 from paddle.optimizer.lr import LRScheduler
 
-from paddle_infra._core.errors import CheckpointError, UnsupportedError
+from paddle_infra._core.errors import CheckpointError
+
+MASTER_WEIGHT = "master_weight"
 
 
 def optimizer_tensors(
     model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
 ) -> dict[str, paddle.Tensor]:
-    """Return the accumulators by ``<structured parameter name>/<accumulator>``.
+    """Return the accumulators by ``<structured parameter name>/<accumulator>``; master weights are one of them.
 
     Raises:
         CheckpointError: the optimizer holds a parameter that is not the model's.
-        UnsupportedError: the optimizer keeps master weights.
     """
-    names = structured_names(model, optimizer)
+    names, masters = structured_names(model, optimizer), getattr(optimizer, "_master_weights", {})
+    # Paddle files the other accumulators of a 16-bit parameter under the name of its master weight.
+    names |= {master.name: names[parameter] for parameter, master in masters.items()}
+    kinds = {**optimizer._accumulators, MASTER_WEIGHT: masters}
     return {
         f"{names[parameter]}/{kind}": tensor
-        for kind, tensors in optimizer._accumulators.items()
+        for kind, tensors in kinds.items()
         for parameter, tensor in tensors.items()
     }
 
@@ -42,10 +47,7 @@ def structured_names(model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimiz
 
     Raises:
         CheckpointError: the optimizer holds a parameter that is not the model's.
-        UnsupportedError: the optimizer keeps master weights.
     """
-    if getattr(optimizer, "_master_weights", None):
-        raise UnsupportedError("checkpoint: expected a float32 optimizer, got one with master weights")
     names = {parameter.name: name for name, parameter in model.named_parameters()}
     foreign = [parameter.name for parameter in _parameters(optimizer) if parameter.name not in names]
     if foreign:
@@ -107,7 +109,8 @@ def schedule_state(optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
         rate: Any = {"type": type(schedule).__name__, "state": schedule.state_dict()}
     else:
         rate = float(optimizer.get_lr())
-    return {"type": type(optimizer).__name__, "learning_rate": rate}
+    whole = getattr(optimizer, "unsharded", optimizer)  # checkpoints do not depend on how processes share it
+    return {"type": type(whole).__name__, "learning_rate": rate}
 
 
 def check_schedule(optimizer: paddle.optimizer.Optimizer, state: dict[str, Any]) -> None:

@@ -21,10 +21,12 @@ from paddle_infra.train.optimizer_state import (
     optimizer_tensors,
     schedule_state,
 )
+from paddle_infra.train.processes import together
 from paddle_infra.train.rng import get_rng_state, seed_everything, set_rng_state
 from paddle_infra.train.state import TrainState
 
 if TYPE_CHECKING:
+    from paddle_infra.train.strategy import Strategy
     from paddle_infra.train.trainer import Trainer
 
 
@@ -53,16 +55,22 @@ def restore_snapshot(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """Put ``trainer`` where the checkpoint at ``path`` was taken.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged or does not fit; nothing has been changed then.
+        CheckpointError: the checkpoint is missing, damaged or does not fit, in any process, or it is not the same in
+            all; nothing has been changed then.
     """
-    data = read_checkpoint(path)
+    strategy = trainer.strategy
+    data = together(strategy, lambda: read_checkpoint(path))
+    assert data is not None
+    _check_same(strategy, data, path)
     try:
         state = TrainState.from_dict(data.state["train"])
         schedule, saved = data.state["optimizer"], data.state["callbacks"]
         precision, epoch_rng = data.state["precision"], data.state["epoch_rng"]
         weights = match_weights(trainer.model, data.weights)
         check_schedule(trainer.optimizer, schedule)
-        accumulators = match_optimizer(trainer.model, trainer.optimizer, data.optimizer)
+        accumulators = match_optimizer(
+            trainer.model, trainer.optimizer, strategy.own_optimizer_state(data.optimizer)
+        )
         _restore_rng(trainer, data.state["rng"])  # refuses before it changes anything
     except KeyError as error:
         raise CheckpointError(f"checkpoint {path}: expected the entry {error} in its state") from error
@@ -75,6 +83,16 @@ def restore_snapshot(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     trainer.precision.load_state_dict(precision)
     _restore_callbacks(trainer.callbacks, saved, data.callbacks)
     trainer.state, trainer.epoch_rng = state, epoch_rng
+
+
+def _check_same(strategy: Strategy, data: CheckpointData, path: str | os.PathLike[str]) -> None:
+    """Refuse processes that have found different checkpoints, on disks that they do not share."""
+    found = strategy.gather((os.fspath(path), data.state["train"]))
+    if any(train != found[0][1] for _, train in found):
+        steps = [f"{place} (step {train.get('step')})" for place, train in found]
+        raise CheckpointError(
+            f"expected the same checkpoint in all processes, got {steps}: put it on a disk that all of them see"
+        )
 
 
 def _restore_rng(trainer: Trainer, states: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +16,12 @@ class Strategy(Protocol):
     Attributes:
         rank: number of this process, from 0.
         ranks: how many processes train together.
+        overlap: whether :meth:`exchanging` does anything.
     """
 
     rank: int
     ranks: int
+    overlap: bool
 
     def prepare(
         self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
@@ -41,12 +44,24 @@ class Strategy(Protocol):
         """Return the picklable ``value`` of every process, by rank."""
         ...
 
+    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> AbstractContextManager[None]:
+        """Return the context of one forward and backward pass.
+
+        ``is_last`` says that it is the last one of the window, and that every process makes one: gradients may be
+        exchanged meanwhile.
+        """
+        ...
+
     def reduce_gradients(self, model: paddle.nn.Layer) -> None:
         """Replace every gradient by its sum over all processes."""
         ...
 
     def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
-        """Return the whole state of the optimizer from the part that this process holds."""
+        """Return the whole state of the optimizer in process 0; in the others at least the part that each holds."""
+        ...
+
+    def own_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
+        """Return the part of the whole state that this process is to hold."""
         ...
 
 
@@ -59,6 +74,7 @@ class SingleDevice:
 
     rank = 0
     ranks = 1
+    overlap = False
 
     def __init__(self, device: str | None = None) -> None:
         if device is not None:
@@ -91,9 +107,17 @@ class SingleDevice:
         """Return ``[value]``."""
         return [value]
 
+    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> AbstractContextManager[None]:
+        """Return a context that does nothing."""
+        return nullcontext()
+
     def reduce_gradients(self, model: paddle.nn.Layer) -> None:
         """Do nothing: the gradients are whole."""
 
     def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
         """Return ``tensors``: they are all there is."""
+        return tensors
+
+    def own_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
+        """Return ``tensors``: this process holds them all."""
         return tensors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, repeat
@@ -14,7 +13,7 @@ import paddle
 
 from paddle_infra._core.errors import InvalidInputError, TrainingError
 from paddle_infra._core.modes import evaluation_mode
-from paddle_infra.train.batches import EpochBatches, count_items, length_of, windows
+from paddle_infra.train.batches import EpochBatches, count_items, length_of, planned_steps, windows
 from paddle_infra.train.callbacks import Callback
 from paddle_infra.train.checkpointing import resume_path
 from paddle_infra.train.evaluation import Evaluator
@@ -261,12 +260,7 @@ class Trainer:
         if eval_loader is not None:
             self._require_evaluator()
         self.max_epochs, self.max_steps = epochs, steps
-        length = length_of(train_loader)
-        planned = (
-            None
-            if length is None or epochs is None
-            else epochs * math.ceil(length / (self.accumulate * self.strategy.ranks))
-        )
+        planned = planned_steps(length_of(train_loader), epochs, self.accumulate, self.strategy)
         self.total_steps = min((n for n in (planned, steps) if n is not None), default=None)
 
     def _require_evaluator(self) -> Evaluator:

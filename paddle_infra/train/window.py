@@ -51,6 +51,41 @@ class StepResult:
     is_skipped: bool = False
 
 
+class MicroBatch:
+    """One micro-batch of a window, with its weight in the loss.
+
+    In its backward pass processes exchange gradients if ``is_last``: they first agree that all go backward.
+    """
+
+    def __init__(self, step: WindowStep, batch: Any, weight: float, is_last: bool) -> None:
+        self._step, self._batch, self._weight = step, step.strategy.to_device(batch), weight
+        self._is_last = is_last
+
+    def forward(self) -> paddle.Tensor:
+        """Return the weighted loss, a scalar.
+
+        Raises:
+            InvalidInputError: the training step returned no scalar loss.
+        """
+        with self._step.precision.forward():
+            loss = self._step.training_step(self._step.network, self._batch)
+        _check_loss(loss)
+        return loss.reshape([]) * self._weight
+
+    def backward(self) -> float:
+        """Accumulate the gradients of the weighted loss, if it is finite, and return it."""
+        strategy = self._step.strategy
+        with strategy.exchanging(self._step.network, self._is_last):
+            loss = self.forward()
+            value = float(loss)
+            is_good = math.isfinite(value)
+            if self._is_last:
+                is_good = not strategy.sum([not is_good])[0]
+            if is_good:
+                self._step.precision.backward(loss)
+        return value
+
+
 class WindowStep:
     """Makes optimizer steps.
 
@@ -58,8 +93,8 @@ class WindowStep:
         network: the layer that the training step calls.
         optimizer: its optimizer.
         training_step: ``training_step(network, batch)`` returns the mean loss of a micro-batch. If it has a
-            method ``around(network, once)``, that is called instead with a function that does the forward and
-            backward pass of the micro-batch and returns its loss, and may call it several times.
+            method ``around(network, micro_batch)``, that makes the passes of each :class:`MicroBatch`, as many
+            as it likes, and returns the weighted loss.
         count: number of valid items of a batch.
         strategy: where it runs.
         precision: how the loss goes backward.
@@ -88,8 +123,9 @@ class WindowStep:
         )
         self.strategy, self.precision, self.non_finite = strategy, precision, non_finite
         self.before_step = before_step
-        self._around: Callable[[paddle.nn.Layer, Callable[[], float]], float] = getattr(
-            training_step, "around", lambda _, once: once()
+        self._is_around = hasattr(training_step, "around")
+        self._around: Callable[[paddle.nn.Layer, MicroBatch], float] = getattr(
+            training_step, "around", lambda _, micro_batch: micro_batch.backward()
         )
 
     def run(self, window: list[Any], where: Callable[[int], str]) -> StepResult:
@@ -101,15 +137,17 @@ class WindowStep:
             NonFiniteLossError: a loss or a gradient is NaN or infinite; the parameters are untouched.
         """
         counts = [self.count(batch) for batch in window]
-        local = [sum(counts), len(window), sum(map(batch_size, window))]
-        items, batches, samples = (int(value) for value in self.strategy.sum(local))
+        local = [sum(counts), len(window), sum(map(batch_size, window)), any(counts[-1:])]
+        items, batches, samples, ready = (int(value) for value in self.strategy.sum(local))
         if batches == 0:
             return StepResult(0)
         if items == 0:
             raise TrainingError(
                 f"{where(len(window) - 1)}: expected at least one valid item, got none: all are ignored"
             )
-        loss, problem = self._backward_all(window, counts, items, where)
+        # A training step that goes backward several times would exchange gradients several times.
+        overlaps = self.strategy.overlap and not self._is_around and ready == self.strategy.ranks
+        loss, problem = self._backward_all(window, counts, items, where, overlaps)
         loss, problems = self.strategy.sum([loss, problem is not None])
         rate = float(self.optimizer.get_lr())
         if not problems:
@@ -131,14 +169,20 @@ class WindowStep:
         return StepResult(batches, samples, items, loss, rate, measured_norm(self.optimizer), not is_stepped)
 
     def _backward_all(
-        self, window: list[Any], counts: list[int], total: int, where: Callable[[int], str]
+        self,
+        window: list[Any],
+        counts: list[int],
+        total: int,
+        where: Callable[[int], str],
+        overlaps: bool,
     ) -> tuple[float, NonFiniteLossError | None]:
         """Accumulate the gradients of the window; stop at a loss that is not finite and return the error."""
         loss = 0.0
         for index, (batch, items) in enumerate(zip(window, counts, strict=True)):
             if not items:  # the mean over no item would be NaN
                 continue
-            share = self._around(self.network, self._once(batch, items / total))
+            is_last = overlaps and index == len(window) - 1
+            share = self._around(self.network, MicroBatch(self, batch, items / total, is_last))
             if not math.isfinite(share):
                 return share, NonFiniteLossError(
                     f"{where(index)}: expected a finite loss, got {share * total / items}; the optimizer has not been "
@@ -146,22 +190,6 @@ class WindowStep:
                 )
             loss += share
         return loss, None
-
-    def _once(self, batch: Any, weight: float) -> Callable[[], float]:
-        """Return the forward and backward pass of one micro-batch, whose loss counts with ``weight``."""
-        on_device = self.strategy.to_device(batch)
-
-        def once() -> float:
-            with self.precision.forward():
-                loss = self.training_step(self.network, on_device)
-            _check_loss(loss)
-            share = loss.reshape([]) * weight
-            value = float(share)
-            if math.isfinite(value):
-                self.precision.backward(share)
-            return value
-
-        return once
 
 
 def _ids(batch: Any) -> str:

@@ -7,12 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from paddle_infra._core.tolerances import largest_error
-from tests.cuda.attention_emulated import FACTOR, I64, POINTER, ROUNDING, Params, make_params
+from tests.cuda.attention_emulated import (
+    I64,
+    POINTER,
+    Params,
+    check_within,
+    make_params,
+    shift,
+    true_and_budgets,
+)
 from tests.cuda.attention_f32_emulated import check_results, make_params_f32
 from tests.cuda.emulator import Emulator, aligned_copy, from_bits
-from tests.ops.attention_cases import make_case
-from tests.ops.attention_gold import Case, bfloat16, gold
+from tests.ops.attention_gold import Case, gold
+from tests.ops.attention_inputs import make_case
 
 
 class EmulatedDecode:
@@ -25,17 +32,19 @@ class EmulatedDecode:
         self.workspace_bytes = emulator.library.paddle_infra_attention_decode_cuda_workspace
         self.workspace_bytes.argtypes, self.workspace_bytes.restype = [ctypes.POINTER(Params)], I64
 
-    def run(self, case: Case, align_to_lengths: bool = True) -> dict[str, np.ndarray]:
-        """Return out and lse."""
+    def run(
+        self, case: Case, align_to_lengths: bool = True, shifted: str | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return out and lse; ``shifted`` starts at an odd address."""
         make = make_params_f32 if case.dtype == "float32" else make_params
         p, arrays = make(case, 0, align_to_lengths)
         p.stats = None
+        del arrays["stats"]
+        if shifted is not None:
+            shift(p, arrays, shifted)
         workspace = aligned_copy(np.full(self.workspace_bytes(ctypes.byref(p)), 0xFF, "uint8"))
         p.workspace = workspace.ctypes.data if workspace.size else None
-        self.emulator.announce(*arrays.values(), workspace)
-        error = self.function(ctypes.byref(p), None)
-        self.emulator.forget()
-        assert error is None, error
+        self.emulator.launch(self.function, p, arrays | ({"workspace": workspace} if workspace.size else {}))
         out = arrays["o"] if case.dtype == "float32" else from_bits(arrays["o"], case.dtype)
         return {"out": out, "lse": arrays["lse"]}
 
@@ -43,21 +52,21 @@ class EmulatedDecode:
 def check_decode(kernels: EmulatedDecode, case: Case, align_to_lengths: bool = True) -> None:
     """Assert that the result is as exact as the definition with factors and result rounded to the format."""
     found = kernels.run(case, align_to_lengths)
-    true = gold(case, align_to_lengths=align_to_lengths)
     if case.dtype == "float32":
-        return check_results(found, true)
-    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
-    rounded = gold(case, align_to_lengths=align_to_lengths, rounding=rounding)
-    for name, value in found.items():
-        truth = true.results[name]
-        is_empty = np.isneginf(truth)
-        assert np.array_equal(np.isneginf(value), is_empty), name
-        own = 2.0**-22 if name == "lse" else ROUNDING[case.dtype]
-        budget = FACTOR * largest_error(rounded.results[name][~is_empty], truth[~is_empty])
-        budget += own * true.magnitudes[name]
-        error = largest_error(value[~is_empty], truth[~is_empty])
-        assert error <= budget, f"{name}: error {error:.3g}, allowed {budget:.3g}"
-    return None
+        check_results(found, gold(case, align_to_lengths=align_to_lengths))
+    else:
+        true, budgets = true_and_budgets(case, align_to_lengths=align_to_lengths)
+        check_within(found, true.results, budgets)
+
+
+def check_decode_addresses(kernels: EmulatedDecode, dtype: str) -> None:
+    """Assert that it changes nothing where an array starts."""
+    case = make_case(1, 3, 600, 2, 1, 32, dtype=dtype)
+    expected = kernels.run(case)
+    for name in ("q", "k", "v", "o"):
+        found = kernels.run(case, shifted=name)
+        for result, value in expected.items():
+            assert np.array_equal(found[result], value), f"{name} is shifted: {result}"
 
 
 def random_decode_case(seed: int, dtype: str) -> Case:

@@ -11,7 +11,8 @@ import numpy as np
 
 from paddle_infra._core.tolerances import largest_error
 from tests.cuda.emulator import Emulator, aligned_copy, from_bits, to_bits, unwritten
-from tests.ops.attention_gold import Case, bfloat16, gold
+from tests.ops.attention_gold import Case, Gold, bfloat16, gold
+from tests.ops.attention_inputs import make_case
 
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -52,6 +53,16 @@ class Params(ctypes.Structure):
     )
 
 
+def in_format(case: Case, dtype: str) -> Case:
+    """Return the case with inputs that the format has."""
+    case.dtype = dtype
+    for name in ("query", "key", "value", "grad_out"):
+        array = getattr(case, name)
+        rounded = bfloat16(array) if dtype == "bfloat16" else array.astype(dtype)
+        setattr(case, name, rounded.astype("float32"))
+    return case
+
+
 class EmulatedAttention:
     """Runs cases of tests/ops/attention_cases.py on emulated kernels."""
 
@@ -81,11 +92,20 @@ class EmulatedAttention:
         return self.differentiate(p, arrays, case)
 
     def differentiate(
-        self, p: Params, arrays: dict[str, np.ndarray], case: Case, has_grad_lse: bool = True
+        self,
+        p: Params,
+        arrays: dict[str, np.ndarray],
+        case: Case,
+        has_grad_lse: bool = True,
+        shifted: str | None = None,
     ) -> dict[str, np.ndarray]:
-        """The same of parameters made before. Counters are those of backward."""
+        """The same of parameters made before; ``shifted`` starts at an odd address. Counters are those of backward."""
+        if shifted in arrays:
+            shift(p, arrays, shifted)
         self.call("fwd", p, arrays)
         add_gradients(p, arrays, case, has_grad_lse)
+        if shifted is not None:
+            shift(p, arrays, shifted)
         size = self.emulator.library.paddle_infra_attention_cuda_bwd_workspace(ctypes.byref(p))
         arrays["workspace"] = unwritten((size // 4,), "float32")
         p.workspace = arrays["workspace"].ctypes.data
@@ -96,10 +116,7 @@ class EmulatedAttention:
 
     def call(self, name: str, p: Params, arrays: dict[str, np.ndarray]) -> None:
         """Run an entry point, which may use these arrays and nothing else."""
-        self.emulator.announce(*arrays.values())
-        error = getattr(self.emulator.library, f"paddle_infra_attention_cuda_{name}")(ctypes.byref(p), None)
-        self.emulator.forget()
-        assert error is None, error
+        self.emulator.launch(getattr(self.emulator.library, f"paddle_infra_attention_cuda_{name}"), p, arrays)
 
 
 def make_params(
@@ -145,6 +162,12 @@ def make_params(
     return p, a
 
 
+def shift(p: Params, arrays: dict[str, np.ndarray], name: str) -> None:
+    """Let an array start where nothing more than one of its numbers can be copied at a time."""
+    arrays[name] = aligned_copy(arrays[name], offset=arrays[name].itemsize)
+    setattr(p, name, arrays[name].ctypes.data)
+
+
 def add_gradients(p: Params, a: dict[str, np.ndarray], case: Case, has_grad_lse: bool) -> None:
     """Add what the backward pass reads and writes to the parameters."""
     new = {"grad_o": to_bits(case.grad_out, case.dtype)}
@@ -179,23 +202,44 @@ def pack(cases: Sequence[Case]) -> tuple[Params, dict[str, np.ndarray], Case]:
     return p, arrays, whole
 
 
+def true_and_budgets(
+    case: Case, seed: int = 0, align_to_lengths: bool = False
+) -> tuple[Gold, dict[str, float]]:
+    """Return what is true, and how far off each result may be.
+
+    That is as far as the definition with factors and results rounded to the format is.
+    """
+    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
+    true = gold(case, seed=seed, align_to_lengths=align_to_lengths)
+    rounded = gold(case, seed=seed, align_to_lengths=align_to_lengths, rounding=rounding)
+    budgets = {}
+    for name, truth in true.results.items():
+        is_there = ~np.isneginf(truth)
+        # Of the result, and of the forward result that the backward pass starts from.
+        own = 2.0**-22 if name == "lse" else ROUNDING[case.dtype]
+        budgets[name] = FACTOR * largest_error(rounded.results[name][is_there], truth[is_there])
+        budgets[name] += own * true.magnitudes[name]
+    return true, budgets
+
+
+def check_within(
+    found: dict[str, np.ndarray], expected: dict[str, np.ndarray], budgets: dict[str, float]
+) -> None:
+    """Assert that results are as near to others as the budgets say, and -infinity in the same places."""
+    for name, values in found.items():
+        is_empty = np.isneginf(expected[name])
+        assert np.array_equal(np.isneginf(values), is_empty), name
+        error = largest_error(values[~is_empty], expected[name][~is_empty])
+        assert error <= budgets[name], f"{name}: error {error:.3g}, allowed {budgets[name]:.3g}"
+
+
 def check_forward(
     kernels: EmulatedAttention, case: Case, seed: int = 0, align_to_lengths: bool = False
 ) -> None:
     """Assert that the result is as exact as the definition with factors and result rounded to the format."""
     found = kernels.run(case, seed, align_to_lengths)
-    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
-    true = gold(case, seed=seed, align_to_lengths=align_to_lengths)
-    rounded = gold(case, seed=seed, align_to_lengths=align_to_lengths, rounding=rounding)
-    for name in ("out", "lse"):
-        truth = true.results[name]
-        is_empty = np.isneginf(truth)
-        assert np.array_equal(np.isneginf(found[name]), is_empty), name
-        own = 2.0**-22 if name == "lse" else ROUNDING[case.dtype]
-        budget = FACTOR * largest_error(rounded.results[name][~is_empty], truth[~is_empty])
-        budget += own * true.magnitudes[name]
-        error = largest_error(found[name][~is_empty], truth[~is_empty])
-        assert error <= budget, f"{name}: error {error:.3g}, allowed {budget:.3g}"
+    true, budgets = true_and_budgets(case, seed, align_to_lengths)
+    check_within({name: found[name] for name in ("out", "lse")}, true.results, budgets)
 
 
 def check_backward(
@@ -203,14 +247,32 @@ def check_backward(
 ) -> None:
     """The same of all gradients: the case's numbers have to be numbers that its format has."""
     found = kernels.run_both(case, seed, align_to_lengths)
-    rounding = bfloat16 if case.dtype == "bfloat16" else lambda x: x.astype("float16").astype("float64")
-    true = gold(case, seed=seed, align_to_lengths=align_to_lengths)
-    rounded = gold(case, seed=seed, align_to_lengths=align_to_lengths, rounding=rounding)
+    true, budgets = true_and_budgets(case, seed, align_to_lengths)
     assert set(found) == set(true.results) - {"out", "lse"}
-    for name, values in found.items():
-        truth = true.results[name]
-        budget = FACTOR * largest_error(rounded.results[name], truth)
-        # Of the result, and of the forward result that the pass starts from.
-        budget += ROUNDING[case.dtype] * true.magnitudes[name]
-        error = largest_error(values, truth)
-        assert error <= budget, f"gradient of {name}: error {error:.3g}, allowed {budget:.3g}"
+    check_within(found, true.results, budgets)
+
+
+def check_addresses(kernels: EmulatedAttention) -> None:
+    """Assert that it changes nothing where an array starts."""
+    case = make_case(1, 35, 40, 2, 1, 32, dtype="bfloat16")
+    expected = kernels.run_both(case)
+    for name in ("q", "k", "v", "o", "grad_o", "grad_q", "grad_k", "grad_v"):
+        found = kernels.differentiate(*make_params(case, 0), case, shifted=name)
+        for result, value in expected.items():
+            assert np.array_equal(found[result], value), f"{name} is shifted: gradient of {result}"
+
+
+def check_bias_sums(kernels: EmulatedAttention, bias: Sequence[int]) -> None:
+    """Assert that the gradient of a broadcast bias is the sum of what it is without: to float32's rounding.
+
+    Comparison with the definition has to allow for 16-bit rounding of every score, which is more than a few are worth.
+    """
+    sizes = (2, 4, 130, 130)
+    case = make_case(2, 130, 130, 4, 2, 32, dtype="bfloat16", bias=bias, causal=True, kv_lengths=[130, 77])
+    found = kernels.run_both(case)["bias"]
+    whole = replace(case, bias=np.ascontiguousarray(np.broadcast_to(case.bias, sizes)))
+    each = kernels.run_both(whole)["bias"].astype("float64")
+    axes = tuple(axis for axis in range(4) if bias[axis] == 1)
+    budget = 2.0**-20 * np.abs(each).sum(axes).max()
+    error = largest_error(found, each.sum(axes, keepdims=True))
+    assert error <= budget, f"gradient of bias: error {error:.3g}, allowed {budget:.3g}"

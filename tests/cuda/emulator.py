@@ -6,10 +6,11 @@ import ctypes
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ def build(
     csrc: Path = CSRC,
     flags: Sequence[str] = (),
     link: Sequence[str] = ("-shared",),
+    more: Sequence[Path] = (),
     stub_missing: bool = False,
 ) -> Path:
     """Compile the CUDA sources of operators into one library of emulated kernels.
@@ -51,7 +53,8 @@ def build(
         folder: where objects and the library go.
         csrc: another copy of the sources.
         flags: more options of the compiler.
-        link: options of the link step; without ``-shared`` and with more sources it makes a program.
+        link: options of the link step; without ``-shared`` it makes a program.
+        more: objects that are linked too.
         stub_missing: let calls of what no source defines end the process, instead of failing to link.
 
     Returns:
@@ -69,7 +72,7 @@ def build(
         return target
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(compile_one, range(len(jobs))))
+        objects = [*pool.map(compile_one, range(len(jobs))), *more]
     if stub_missing:
         objects.append(_stub_of_missing(objects, folder))
     result = folder / "emulated.so"
@@ -92,10 +95,17 @@ def _stub_of_missing(objects: Sequence[Path], folder: Path) -> Path:
     return target
 
 
+class LaunchRecord(ctypes.Structure):
+    """LaunchRecord of csrc/simt/launch_log.h."""
+
+    _fields_ = (("kernel", ctypes.c_void_p), ("threads", ctypes.c_uint64), ("shared_bytes", ctypes.c_uint64))
+
+
 class Emulator:
     """A loaded library of emulated kernels."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.library = ctypes.CDLL(str(path))
         self.library.paddle_infra_simt_configure.argtypes = [ctypes.c_uint, ctypes.c_int]
         self.library.paddle_infra_simt_announce.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
@@ -114,11 +124,37 @@ class Emulator:
         """Allow kernels to use all memory."""
         self.library.paddle_infra_simt_forget()
 
+    def launch(
+        self, function: Callable[..., Any], p: ctypes.Structure, arrays: Mapping[str, np.ndarray]
+    ) -> None:
+        """Call an entry point on parameters whose fields point to these arrays; it may use nothing else.
+
+        tests/gpu has the same method, which takes the arrays to a GPU and back.
+        """
+        self.announce(*arrays.values())
+        error = function(ctypes.byref(p), None)
+        self.forget()
+        assert error is None, error
+
     def take_counters(self) -> dict[str, int]:
         """Return what was counted since the last call."""
         counts = (ctypes.c_uint64 * len(COUNTERS))()
         self.library.paddle_infra_simt_take_counters(counts)
         return dict(zip(COUNTERS, counts, strict=True))
+
+    def take_launches(self) -> list[tuple[str, int, int]]:
+        """Return symbol, threads of a block and its dynamic shared memory of every launch since the last call."""
+        most = 4096
+        records = (LaunchRecord * most)()
+        count = self.library.paddle_infra_simt_take_launches(records, ctypes.c_size_t(most))
+        assert count <= most
+        listing = subprocess.run(["nm", self.path], capture_output=True, text=True, check=True).stdout
+        symbols = [line.split() for line in listing.splitlines() if line[:1] != " "]
+        by_name = {symbol[-1]: int(symbol[0], 16) for symbol in symbols}
+        known = ctypes.cast(self.library.paddle_infra_simt_configure, ctypes.c_void_p).value or 0
+        base = known - by_name["paddle_infra_simt_configure"]
+        names = {base + int(address, 16): name for address, _, name in symbols}
+        return [(names[r.kernel], r.threads, r.shared_bytes) for r in records[:count]]
 
 
 def to_bits(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -138,10 +174,10 @@ def from_bits(bits: np.ndarray, dtype: str) -> np.ndarray:
     return (bits.astype("uint32") << 16).view("float32")
 
 
-def aligned_copy(array: np.ndarray, alignment: int = 64) -> np.ndarray:
-    """Copy an array to an address that is a multiple of ``alignment``, as allocations on a GPU are."""
-    memory = np.empty(array.nbytes + alignment, "uint8")
-    start = -memory.ctypes.data % alignment
+def aligned_copy(array: np.ndarray, alignment: int = 64, offset: int = 0) -> np.ndarray:
+    """Copy an array to an address ``offset`` bytes after a multiple of ``alignment``, as allocations on a GPU are."""
+    memory = np.empty(array.nbytes + alignment + offset, "uint8")
+    start = -memory.ctypes.data % alignment + offset
     copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy

@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.cuda.attention_emulated import Strides, check_backward, make_params, pack
+from tests.cuda.attention_counts import check_backward_counts, check_bias_counts
+from tests.cuda.attention_emulated import (
+    Strides,
+    check_addresses,
+    check_backward,
+    check_bias_sums,
+    in_format,
+    make_params,
+    pack,
+)
 from tests.cuda.emulator import aligned_copy
-from tests.cuda.test_attention_fwd import DIMS, FORMATS, in_format
+from tests.cuda.test_attention_fwd import DIMS, FORMATS
 from tests.ops.attention_cases import everything, make_case
 from tests.ops.attention_fuzz import random_case
 
@@ -64,6 +73,14 @@ def test_bias_of_every_shape(attention, shared):
     bias = tuple(1 if is_shared else size for is_shared, size in zip(shared, sizes, strict=True))
     case = make_case(2, 70, 130, 4, 2, 32, dtype="bfloat16", bias=bias, causal=True, kv_lengths=[130, 77])
     check_backward(attention, case)
+
+
+@pytest.mark.parametrize("shared", PATTERNS[1:], ids=str)
+def test_gradient_of_a_broadcast_bias_is_the_sum_of_all(attention, shared):
+    sizes = (2, 4, 130, 130)
+    check_bias_sums(
+        attention, [1 if is_shared else size for is_shared, size in zip(shared, sizes, strict=True)]
+    )
 
 
 @FORMATS
@@ -125,6 +142,10 @@ def test_tensors_may_lie_in_different_ways(attention):
     assert_same(found, attention.run_both(case))
 
 
+def test_arrays_may_start_anywhere(attention):
+    check_addresses(attention)
+
+
 def test_empty_axes(attention):
     """Without queries or keys there is nothing to differentiate: zeros, and no launch of empty grids."""
     for shape in ((0, 70), (70, 0)):
@@ -169,39 +190,10 @@ def test_results_do_not_depend_on_the_order_of_threads(attention):
 @FORMATS
 @DIMS
 def test_counts_are_those_of_theory(attention, dtype, head_dim):
-    """Products: 4096 operations each, seven per pair of tiles. No bank conflicts; reads and writes of whole sectors."""
-    seq, heads, owned, step = 256, 2, 64, 64 if head_dim <= 64 else 32
-    attention.emulator.configure(0)
-    for causal in (False, True):
-        case = make_case(1, seq, seq, heads, heads, head_dim, dtype=dtype, causal=causal)
-        attention.run_both(case)
-        count = attention.emulator.take_counters()
-        # Of 64 queries, or 64 keys, times a step of the other axis; as many for both kernels.
-        blocks = seq // owned
-        pairs = blocks * (blocks + 1) // 2 if causal else blocks**2
-        tiles = heads * pairs * owned // step
-        assert count["mma"] * 4096 == tiles * 7 * 2 * owned * step * head_dim
-        assert count["shared_wavefronts"] == count["shared_ideal"]
-        row, rows, tile = 2 * head_dim, heads * seq, 16
-        assert count["global_write_bytes"] == rows * (3 * row + tile)
-        # Four lanes read the same row of scores, eight rows at a time: 12 sectors fewer than if each had its own. The
-        # two numbers of a row's statistics are read apart: 1 sector more for each.
-        assert count["global_read_sectors"] == count["global_read_ideal"] - rows // 8 * (12 - 2)
-        expected = rows * (2 * row + 8 + 4)  # out and its gradient, stats, gradient of lse
-        expected += rows * 2 * row + tiles * step * (2 * row + tile)  # keys, values; queries that see them
-        expected += rows * 2 * row + rows * 4 * tile + tiles * step * 2 * row  # the other way round
-        assert count["global_read_bytes"] == expected
-        assert count["global_write_sectors"] == count["global_write_ideal"]
-        assert count["atomics"] == 0
+    check_backward_counts(attention, dtype, head_dim)
 
 
 @FORMATS
 @DIMS
 def test_counts_of_the_gradient_of_a_bias(attention, dtype, head_dim):
-    seq = 128
-    attention.emulator.configure(0)
-    for bias in ((1, 2, seq, seq), (1, 1, seq, 1), (1, 1, 1, seq)):
-        attention.run_both(make_case(1, seq, seq, 2, 2, head_dim, dtype=dtype, bias=bias))
-        count = attention.emulator.take_counters()
-        assert count["mma"] * 4096 == 2 * seq * seq * (7 + 2) * 2 * head_dim
-        assert count["shared_wavefronts"] == count["shared_ideal"], bias
+    check_bias_counts(attention, dtype, head_dim)

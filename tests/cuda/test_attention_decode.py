@@ -5,11 +5,15 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
-import paddle
 import pytest
 
-from paddle_infra.ops import attention_decode
-from tests.cuda.attention_decode_emulated import EmulatedDecode, check_decode, random_decode_case
+from tests.cuda.attention_decode_counts import check_counts_of_one_split, check_counts_of_splits
+from tests.cuda.attention_decode_emulated import (
+    EmulatedDecode,
+    check_decode,
+    check_decode_addresses,
+    random_decode_case,
+)
 from tests.cuda.attention_f32_emulated import make_params_f32
 from tests.ops.attention_cases import everything, make_case
 
@@ -45,6 +49,11 @@ def test_queries_that_share_a_head(decode, dtype, groups, seq_q):
 def test_other_head_dimensions_are_padded(decode, dtype, head_dim):
     for seq_k in (90, 600):
         check_decode(decode, make_case(2, 3, seq_k, 2, 2, head_dim, dtype=dtype))
+
+
+@FORMATS
+def test_arrays_may_start_anywhere(decode, dtype):
+    check_decode_addresses(decode, dtype)
 
 
 @FORMATS
@@ -91,53 +100,17 @@ def test_results_do_not_depend_on_the_order_of_threads(decode, dtype):
             np.testing.assert_array_equal(value.view("uint32"), other[name].view("uint32"))
 
 
-def test_the_cpu_finds_the_same(decode):
-    case = make_case(2, 2, 700, 4, 2, 48, causal=True, kv_lengths=[700, 333], softcap=5.0, alibi=(4,))
-    query, key, value = (paddle.to_tensor(x) for x in (case.query, case.key, case.value))
-    on_cpu = attention_decode(query, key, value, kv_lengths=paddle.to_tensor(case.kv_lengths), softcap=5.0,
-                              alibi_slopes=paddle.to_tensor(case.alibi_slopes))  # fmt: skip
-    np.testing.assert_allclose(decode.run(case)["out"], on_cpu.numpy(), rtol=0, atol=2e-6)
-
-
 @FORMATS
 @DIMS
 @pytest.mark.parametrize("groups", [1, 8, 20])
 def test_one_split_reads_whole_sectors_once(decode, dtype, head_dim, groups):
-    """Keys and values once for all queries of a block, no bank conflicts, no atomics."""
-    size = 4 if dtype == "float32" else 2
-    seq_k, kv_heads = 256, 2
-    decode.emulator.configure(0)
-    decode.emulator.take_counters()
-    decode.run(make_case(1, 1, seq_k, groups * kv_heads, kv_heads, head_dim, dtype=dtype))
-    count = decode.emulator.take_counters()
-    rows = groups * kv_heads
-    assert count["launches"] == 1
-    assert count["global_read_bytes"] == size * head_dim * (2 * kv_heads * seq_k + rows)
-    assert count["global_read_sectors"] == count["global_read_ideal"]
-    assert count["global_write_bytes"] == rows * (size * head_dim + 4)
-    assert count["shared_wavefronts"] == count["shared_ideal"]
-    assert count["atomics"] == 0
+    check_counts_of_one_split(decode, dtype, head_dim, groups)
 
 
 @FORMATS
 @DIMS
 def test_splits_read_the_cache_once(decode, dtype, head_dim):
-    """The rest is little: queries once per split, and what the splits have found, written and read once."""
-    size = 4 if dtype == "float32" else 2
-    seq_k, heads, kv_heads, splits = 1024, 8, 2, 4
-    decode.emulator.configure(0)
-    decode.emulator.take_counters()
-    decode.run(make_case(1, 1, seq_k, heads, kv_heads, head_dim, dtype=dtype))
-    count = decode.emulator.take_counters()
-    cache = 2 * size * kv_heads * seq_k * head_dim
-    queries = splits * size * heads * head_dim
-    # Of each row and split: maximum and sum twice and by every lane that sums, and the sums.
-    found = splits * heads * (2 * 8 + head_dim // 4 * (8 + 16))
-    assert count["launches"] == 2
-    assert count["global_read_bytes"] == cache + queries + found
-    partial = splits * heads * (4 * head_dim + 8)
-    assert count["global_write_bytes"] == partial + heads * (size * head_dim + 4)
-    assert count["shared_wavefronts"] == count["shared_ideal"]
+    check_counts_of_splits(decode, dtype, head_dim)
 
 
 def test_a_short_cache_is_all_that_is_read(decode):

@@ -6,22 +6,11 @@ import numpy as np
 import pytest
 
 from tests.cuda.attention_counts import check_forward_counts
-from tests.cuda.attention_emulated import check_forward
-from tests.ops.attention_gold import bfloat16
+from tests.cuda.attention_emulated import check_forward, in_format
 from tests.ops.attention_inputs import everything, make_case, random_case
 
 FORMATS = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 DIMS = pytest.mark.parametrize("head_dim", [32, 64, 96, 128])
-
-
-def in_format(case, dtype):
-    """The case with inputs that the format has."""
-    case.dtype = dtype
-    for name in ("query", "key", "value", "grad_out"):
-        array = getattr(case, name)
-        rounded = bfloat16(array) if dtype == "bfloat16" else array.astype(dtype)
-        setattr(case, name, rounded.astype("float32"))
-    return case
 
 
 @FORMATS

@@ -17,6 +17,8 @@ from paddle_infra._core import extension
 from paddle_infra._core.extension import ExtensionStatus
 from paddle_infra.ops import explain_dispatch
 from tests.cuda.attention_emulated import DTYPES
+from tests.cuda.linear_cross_entropy_counts import SHAPES as COUNTED
+from tests.cuda.linear_cross_entropy_counts import check_float_counts, check_half_counts
 from tests.cuda.linear_cross_entropy_emulated import Params, check_float, check_half, in_format, random_case
 from tests.ops.linear_cross_entropy_cases import EVERYTHING, Case, gold, make_case
 
@@ -249,37 +251,21 @@ def test_results_do_not_depend_on_the_order_of_threads(head, dtype, shape):
 
 @FORMATS
 @pytest.mark.parametrize("layout", ["vd", "dv"])
-def test_half_counts_are_those_of_theory(head, dtype, layout):
-    """Products: 4096 operations each. No bank conflicts; every tile is read once by each block that needs it."""
-    rows, features, classes, tile = 256, 128, 512, 128
-    row_tiles, class_tiles, threads = rows // tile, classes // tile, 256
-    case = make_case(rows, features, classes, bias=False, weight_layout=layout)
-    counts: dict[str, dict[str, int]] = {}
-    head.run(case, dtype, counts=counts)
-    product = 2 * rows * features * classes
-    logit_tiles = row_tiles * class_tiles * 2 * tile * features * 2
-    forward, backward = counts["fwd"], counts["bwd"]
-    assert forward["mma"] * 4096 == product
-    assert backward["mma"] * 4096 == 3 * product
-    for count in (forward, backward):
-        assert count["shared_wavefronts"] == count["shared_ideal"]
-        assert count["global_read_sectors"] <= count["global_read_ideal"]
-    blocks = row_tiles * class_tiles
-    # Labels by every thread for four rows; by a warp of each row: label, target, two totals, a part per tile.
-    sums = 8 * rows  # of the weights of rows
-    of_rows = rows * (32 * (8 + 4 + 8 + 8) + 16 * class_tiles) + 8 * rows
-    assert forward["global_read_bytes"] == logit_tiles + blocks * threads * 4 * 8 + sums + of_rows
-    states = rows * (16 * class_tiles + 4 + 20 + 8)
-    assert forward["global_write_bytes"] == states + 2 * 8 + 4
-    # Label, gradient of the loss, total and three statistics by every thread for four rows.
-    factors = blocks * threads * 4 * (8 + 4 + 8 + 12)
-    hidden_blocks, weight_blocks = row_tiles * (features // tile), class_tiles * (features // tile)
-    gradients = 2 * 2 * tile * (hidden_blocks * classes + weight_blocks * rows)
-    common = (hidden_blocks + weight_blocks) * threads * (4 + 8)
-    assert backward["global_read_bytes"] == logit_tiles + factors + sums + gradients + common
-    assert backward["global_write_sectors"] == backward["global_write_ideal"]
-    written = 2 * (rows * classes + rows * features + classes * features)
-    assert backward["global_write_bytes"] == written + 2 * 8
+@pytest.mark.parametrize("shape", COUNTED, ids=str)
+def test_half_counts_are_those_of_theory(head, dtype, layout, shape):
+    check_half_counts(head, dtype, layout, shape)
+
+
+def test_float_counts_are_those_of_theory(head):
+    check_float_counts(head)
+
+
+@FORMATS
+@pytest.mark.parametrize("layout", ["vd", "dv"])
+@pytest.mark.parametrize("rows", [20, 77])
+def test_half_arrays_may_begin_anywhere(head, dtype, layout, rows):
+    """Lengths of rows are multiples of 16 bytes, addresses are not."""
+    check_half(head, make_case(rows, 72, 304, weight_layout=layout), dtype, shift=2)
 
 
 def test_errors_say_what_is_expected(head):

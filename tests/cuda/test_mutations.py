@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cuda.mutations import MUTATIONS, TARGETS, find, plant
+from tests.cuda.emulator import CSRC
+from tests.cuda.mutations import TARGETS, find, plant, with_bug
 
 
 @pytest.mark.slow
@@ -15,20 +16,23 @@ def test_nothing_is_found_without_a_bug(kernel):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kernel", "mutation"),
+    ("kernel", "bug"),
     [
-        pytest.param(kernel, mutation, id=f"{kernel}: {mutation.name}")
-        for kernel, mutations in MUTATIONS.items()
-        for mutation in mutations
+        pytest.param(kernel, bug, id=f"{kernel}: {bug.name}")
+        for kernel, target in TARGETS.items()
+        for bug in target.bugs
     ],
 )
-def test_a_planted_bug_is_found(kernel, mutation):
-    assert find(TARGETS[kernel], mutation)
+def test_a_planted_bug_is_found(kernel, bug):
+    assert find(TARGETS[kernel], bug)
 
 
 @pytest.mark.parametrize("kernel", TARGETS)
 def test_every_bug_can_still_be_planted(kernel, tmp_path):
     """Also without compiling anything: a changed source must not leave a bug behind that is not planted any more."""
-    assert len({mutation.name for mutation in MUTATIONS[kernel]}) == len(MUTATIONS[kernel])
-    for number, mutation in enumerate(MUTATIONS[kernel]):
-        plant(TARGETS[kernel], mutation, tmp_path / str(number))
+    target = TARGETS[kernel]
+    assert len({bug.name for bug in target.bugs}) == len(target.bugs)
+    plant(target, None, tmp_path / "csrc")
+    for bug in target.bugs:
+        text = (CSRC / (bug.file or target.file)).read_text()
+        assert with_bug(target, bug, text) != text, bug.name

@@ -3,72 +3,68 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 
-from tests.cuda.attention_emulated import EmulatedAttention
+from tests.gpu.memory import Memory
 
-
-class OnDevice:
-    """Copies of numpy arrays in the GPU's memory, between guards that kernels must not touch."""
-
-    GUARD = 1024  # bytes, which keep the alignment of allocations
-
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        import torch
-
-        self.arrays = arrays
-        self.memory: dict[str, Any] = {}
-        for name, array in arrays.items():
-            guard = np.full(self.GUARD, 0xFF, "uint8")
-            content = np.concatenate([guard, np.ascontiguousarray(array).view("uint8").ravel(), guard])
-            self.memory[name] = torch.from_numpy(content).cuda()
-
-    def pointer(self, name: str) -> int:
-        """Return the address on the GPU."""
-        return self.memory[name].data_ptr() + self.GUARD
-
-    def read_back(self) -> None:
-        """Wait for the GPU, and copy everything into the numpy arrays.
-
-        Raises:
-            AssertionError: something was written before or behind an array.
-        """
-        import torch
-
-        torch.cuda.synchronize()
-        for name, array in self.arrays.items():
-            content = self.memory[name].cpu().numpy()
-            for guard in (content[: self.GUARD], content[len(content) - self.GUARD :]):
-                assert (guard == 0xFF).all(), f"{name}: written outside of the array"
-            array.view("uint8").ravel()[:] = content[self.GUARD : len(content) - self.GUARD]
+GUARD = 1024  # bytes around every array, which kernels must not touch; they keep the alignment of allocations
 
 
-class _NoEmulator:
-    """In the place of the emulator: a GPU runs threads in what order it likes, and counts nothing."""
+class NotCounted(dict):
+    """Counters of a GPU: a test that reads one has passed until there, and is skipped."""
+
+    def __missing__(self, name: str) -> int:
+        pytest.skip("a GPU does not count what kernels do: compared values only")
+
+
+class Device:
+    """In the place of the emulator in the classes of tests/cuda.
+
+    A GPU runs threads in what order it likes, and counts nothing.
+    """
+
+    def __init__(self, library: ctypes.CDLL, memory: Memory) -> None:
+        self.library = library
+        self.memory = memory
 
     def configure(self, seed: int = 0, threads: int = 2) -> None:
         """Do nothing."""
 
     def take_counters(self) -> dict[str, int]:
-        """Return nothing."""
-        return {}
+        """Return what skips the test that looks at it."""
+        return NotCounted()
 
+    def launch(
+        self, function: Callable[..., Any], p: ctypes.Structure, arrays: Mapping[str, np.ndarray]
+    ) -> None:
+        """Call an entry point with everything on the device, and copy the results back.
 
-class GpuAttention(EmulatedAttention):
-    """As the emulated kernels, on the GPU."""
+        Args:
+            function: takes the parameters and a stream; returns null or what is wrong.
+            p: the parameters; their pointers are changed to those of the device.
+            arrays: what they point to, by the names of the fields.
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.library = library
-        self.emulator = _NoEmulator()
-        self.declare(library)
-
-    def call(self, name: str, p: Any, arrays: dict[str, np.ndarray]) -> None:
-        """Call an entry point with everything on the GPU, and copy the results back."""
-        device = OnDevice(arrays)
-        for field in arrays:
-            setattr(p, field, device.pointer(field))
-        error = getattr(self.library, f"paddle_infra_attention_cuda_{name}")(ctypes.byref(p), None)
+        Raises:
+            AssertionError: the entry point refused, or something was written before or behind an array.
+        """
+        guard = np.full(GUARD, 0xFF, "uint8")
+        placed = {}
+        for field, array in arrays.items():
+            assert array.flags.c_contiguous, f"{field}: a copy could not be written back"
+            content = np.concatenate([guard, array.reshape(-1).view("uint8"), guard])
+            placed[field] = self.memory.place(content, GUARD)
+            assert field in dict(p._fields_), f"{field}: no field of {type(p).__name__}"
+            setattr(p, field, self.memory.address(placed[field]) + GUARD)
+        error = function(ctypes.byref(p), self.memory.stream)
+        contents = {field: self.memory.fetch(each) for field, each in placed.items()}
+        self.memory.release()
         assert error is None, error
-        device.read_back()
+        for field, array in arrays.items():
+            content = contents[field]
+            for side in (content[:GUARD], content[len(content) - GUARD :]):
+                assert (side == 0xFF).all(), f"{field}: written outside of the array"
+            array.reshape(-1).view("uint8")[:] = content[GUARD : len(content) - GUARD]

@@ -85,7 +85,7 @@ def test_blocks_that_begin_at_the_same_time_in_two_threads_leave_nothing():
 
 
 def test_many_calls_keep_no_memory():
-    from paddle_infra.ops._precision import _process_wide
+    from paddle_infra._core.matmul_precision import _process_wide
 
     for _ in range(100):
         set_matmul_precision("medium")

@@ -60,9 +60,9 @@ class SeekableLoader:
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return self.iterate(0)
 
-    def iterate(self, epoch: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def iterate(self, epoch: int, start: int = 0, step: int = 1) -> Iterator[dict[str, np.ndarray]]:
         order = np.random.default_rng(epoch).permutation(SAMPLES)
-        for index in range(start, BATCHES):
+        for index in range(start, BATCHES, step):
             chosen = order[index * BATCH : (index + 1) * BATCH]
             yield {"points": self.points[chosen], "labels": self.labels[chosen]}
 

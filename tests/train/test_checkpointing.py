@@ -49,6 +49,7 @@ def test_keep_last_and_best(tmp_path: Path) -> None:
         "step": 26,
         "metric": "score",
         "value": 0.8,
+        "ranking": [{"checkpoint": "step-00000026", "step": 26, "value": 0.8}],
     }
     assert checkpoint.best_path == tmp_path / "step-00000026"
     assert checkpoint.last_path == tmp_path / "step-00000065"
@@ -136,3 +137,50 @@ def test_error_in_training_saves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no"):
         make_trainer([Checkpoint(tmp_path)], training_step=step).fit(SeekableLoader(), max_steps=1)
     assert not names(tmp_path)
+
+
+def ranked(directory: Path) -> list[tuple[int, float]]:
+    best = json.loads((directory / "best.json").read_text())
+    assert (best["step"], best["value"]) == (best["ranking"][0]["step"], best["ranking"][0]["value"])
+    return [(row["step"] // 13, row["value"]) for row in best["ranking"]]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_best_few_are_kept_also_over_a_restart(tmp_path: Path, asynchronous: bool) -> None:
+    scores = (0.1, 0.8, 0.3, 0.8, float("nan"), 0.9, 0.2)
+
+    def fit(epochs: int, resume: str | None) -> None:
+        checkpoint = Checkpoint(
+            tmp_path, keep_last=1, best_metric="score", keep_best=3, asynchronous=asynchronous
+        )
+        trainer = make_trainer([FakeScores(*scores), checkpoint])
+        trainer.fit(SeekableLoader(), SeekableLoader(), max_epochs=epochs, resume=resume)
+
+    fit(4, None)
+    assert ranked(tmp_path) == [(2, 0.8), (4, 0.8), (3, 0.3)]
+    assert names(tmp_path) == [f"step-{13 * epoch:08d}" for epoch in (2, 3, 4)]
+    fit(7, "latest")
+    assert ranked(tmp_path) == [(6, 0.9), (2, 0.8), (4, 0.8)]
+    assert names(tmp_path) == [f"step-{13 * epoch:08d}" for epoch in (2, 4, 6, 7)]
+
+
+def test_a_best_checkpoint_that_is_damaged_is_said_and_leaves_its_place(tmp_path: Path) -> None:
+    def trainer() -> Any:
+        return make_trainer(
+            [
+                FakeScores(0.1, 0.8, 0.3, 0.5),
+                Checkpoint(tmp_path, keep_last=1, best_metric="score", keep_best=2),
+            ]
+        )
+
+    trainer().fit(SeekableLoader(), SeekableLoader(), max_epochs=3)
+    assert ranked(tmp_path) == [(2, 0.8), (3, 0.3)]
+    weights = tmp_path / "step-00000026/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    second = trainer()
+    with pytest.warns(
+        UserWarning, match=r"one of the best checkpoints is lost: .*step-00000026.* is damaged"
+    ):
+        second.fit(SeekableLoader(), SeekableLoader(), max_epochs=4, resume="latest")
+    assert ranked(tmp_path) == [(4, 0.5), (3, 0.3)]
+    assert (second.state.best_value, second.state.best_step) == (0.5, 52)

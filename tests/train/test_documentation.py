@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.filterwarnings(
+    "ignore:When training, we now always track global mean and variance"
+)  # Paddle's BatchNorm
 def test_code_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,17 @@ import paddle
 import pytest
 
 from paddle_infra._core.errors import InvalidInputError
-from paddle_infra.train import F1, Accuracy, Evaluator, MeanLoss, Trainer
-from tests.train.problem import CLASSES, SeekableLoader, evaluation_step, evaluator, make_trainer, mean_loss
+from paddle_infra.train import F1, Accuracy, Callback, Evaluator, MeanLoss, Trainer, get_rng_state
+from tests.train.problem import (
+    CLASSES,
+    SeekableLoader,
+    assert_same_bits,
+    evaluation_step,
+    evaluator,
+    make_trainer,
+    mean_loss,
+    tensors,
+)
 
 
 def test_batches_give_what_one_large_batch_gives() -> None:
@@ -72,3 +82,75 @@ def test_bad_evaluators() -> None:
     no_dict.step = lambda model, batch: model(batch["points"])
     with pytest.raises(InvalidInputError, match="evaluation step: expected a dict of outputs, got Tensor"):
         make_trainer(evaluator=no_dict).evaluate(SeekableLoader())
+
+
+class Swapped(Callback):
+    """Evaluates with other weights, as an average of weights would be; the second of two may fail to begin."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails, self.is_open = fails, False
+
+    @contextmanager
+    def evaluation_context(self, trainer: Trainer) -> Iterator[None]:
+        if self.fails:
+            raise OSError("no average")
+        kept = {name: value.numpy().copy() for name, value in trainer.model.state_dict().items()}
+        for value in trainer.model.state_dict().values():
+            value.set_value(paddle.zeros_like(value))
+        self.is_open = True
+        try:
+            yield
+        finally:
+            for name, value in trainer.model.state_dict().items():
+                value.set_value(kept[name])
+            self.is_open = False
+
+
+@pytest.mark.parametrize("where", ["step", "metric", "loader", "second context", "empty", "interrupt"])
+def test_everything_is_put_back_after_an_error(where: str) -> None:
+    def step(model: paddle.nn.Layer, batch: Any) -> dict[str, Any]:
+        assert swapped.is_open
+        assert not model.training
+        paddle.rand([3])
+        if where in ("step", "interrupt"):
+            raise {"step": ValueError, "interrupt": KeyboardInterrupt}[where]
+        return evaluation_step(model, batch) | ({"logits": None} if where == "metric" else {})
+
+    def loader() -> Iterator[Any]:
+        np.random.rand()
+        yield from list(SeekableLoader())[:2]
+        raise LookupError("half a file")
+
+    errors = {
+        "step": ValueError,
+        "metric": InvalidInputError,
+        "loader": LookupError,
+        "second context": OSError,
+    }
+    swapped = Swapped()
+    callbacks = [swapped, Swapped(fails=True)] if where == "second context" else [swapped]
+    trainer = make_trainer(callbacks, evaluator=Evaluator(step, [Accuracy(CLASSES)]))
+    trainer.model[3].eval()  # a layer that was frozen by hand stays so
+    before, modes = tensors(trainer), [layer.training for layer in trainer.model.sublayers(include_self=True)]
+    rng = get_rng_state()
+    batches: Any = {"empty": [], "loader": loader()}.get(where, SeekableLoader())
+    with pytest.raises({"interrupt": KeyboardInterrupt}.get(where, errors.get(where, InvalidInputError))):
+        trainer.evaluate(batches)
+    assert_same_bits(tensors(trainer), before)
+    assert [layer.training for layer in trainer.model.sublayers(include_self=True)] == modes
+    assert get_rng_state() == rng
+    assert paddle.is_grad_enabled()
+    assert not swapped.is_open
+    trainer.callbacks[:] = [swapped]
+    trainer.evaluator = evaluator()
+    assert trainer.evaluate(SeekableLoader())["loss"] == pytest.approx(np.log(CLASSES))  # all logits are 0
+
+
+def test_several_sets_are_evaluated_each_from_zero() -> None:
+    sets = {"first": list(SeekableLoader())[:4], "second": list(SeekableLoader())[4:]}
+    trainer = make_trainer()
+    state = trainer.fit(SeekableLoader(), sets, max_steps=3)
+    for name, batches in sets.items():
+        for metric, value in trainer.evaluate(batches).items():
+            assert state.metrics[f"{name}/{metric}"] == value
+    assert len(state.metrics) == 2 * 5

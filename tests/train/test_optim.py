@@ -148,7 +148,10 @@ def test_frozen_parameters_are_left_out() -> None:
             {"schedule": "cosine", "warmup_steps": 5, "total_steps": 5},
             r"more than warmup_steps \(5\) .* got 5",
         ),
-        ({"schedule": "step"}, "schedule: expected 'linear', 'cosine' or 'constant', got 'step'"),
+        (
+            {"schedule": "step"},
+            "schedule: expected 'linear', 'cosine', 'constant', 'polynomial' or 'inverse_sqrt', got 'step'",
+        ),
         ({"no_decay": ["bais"]}, "no_decay: expected a word found in parameter names, got 'bais'; names: "),
     ],
 )

@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 import pytest
 
+from paddle_infra import train
 from paddle_infra._core.errors import CheckpointError, InvalidInputError
 from paddle_infra.train import (
     Checkpoint,
@@ -182,6 +183,9 @@ OPTIMIZERS = {
     "RAdam": {},
     "ASGD": {"batch_num": 2},
     "Rprop": {},
+    "Lion": {"weight_decay": 0.1},
+    "Adafactor": {},
+    "Adafactor with momentum": {"beta1": 0.9, "relative_step": False, "weight_decay": 0.1},
 }
 
 
@@ -192,9 +196,8 @@ def test_every_optimizer_loads_into_a_second_model_of_the_same_process(tmp_path:
         rate = paddle.optimizer.lr.LinearWarmup(paddle.optimizer.lr.StepDecay(0.01, 3), 2, 0.001, 0.01)
         if name == "Rprop":
             rate = 0.01  # it takes no schedule
-        optimizer = getattr(paddle.optimizer, name)(
-            learning_rate=rate, parameters=model.parameters(), **OPTIMIZERS[name]
-        )
+        kind = getattr(train, name.split()[0], None) or getattr(paddle.optimizer, name)
+        optimizer = kind(learning_rate=rate, parameters=model.parameters(), **OPTIMIZERS[name])
         return make_trainer([Checkpoint(checkpoint)], seed=seed, model=model, optimizer=optimizer)
 
     first = trainer(0, tmp_path)

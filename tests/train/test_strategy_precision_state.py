@@ -6,10 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_infra._core.errors import CheckpointError, InvalidInputError, UnsupportedError
-from paddle_infra.train import Float32, SingleDevice, TrainState
-from paddle_infra.train.precision import precision_from
-from tests.train.problem import make_trainer
+from paddle_infra._core.errors import CheckpointError
+from paddle_infra.train import SingleDevice, TrainState
 
 
 class Pair(NamedTuple):
@@ -37,25 +35,6 @@ def test_arrays_become_tensors_and_the_rest_stays() -> None:
     assert moved["d"] is tensor
     assert strategy.sum([3, 0.5]) == [3, 0.5]
     assert strategy.gather(batch) == [batch]
-
-
-@pytest.mark.parametrize("name", ["amp", "bf16", "bfloat16", "fp16", "float16"])
-def test_mixed_precision_on_a_cpu_is_an_error_that_says_so(name: str) -> None:
-    with pytest.raises(
-        UnsupportedError, match=rf"precision '{name}' on device 'cpu': .*auto_cast does nothing there"
-    ):
-        make_trainer(precision=name)
-    with pytest.raises(UnsupportedError, match="mixed precision has no built-in Precision yet"):
-        precision_from(name, "gpu:0")
-
-
-def test_other_precisions() -> None:
-    assert isinstance(precision_from(None, "cpu"), Float32)
-    assert isinstance(precision_from("float32", "gpu:0"), Float32)
-    own = Float32()
-    assert precision_from(own, "cpu") is own
-    with pytest.raises(InvalidInputError, match="expected 'float32' or a Precision object, got 'float64'"):
-        precision_from("float64", "cpu")
 
 
 def test_state_round_trip() -> None:

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """A bug.
-
-    Attributes:
-        name: What is wrong.
-        old: Text of the file.
-        new: What stands there instead.
-        file: Within csrc.
-        head_dim: The kernel that is compiled.
-        first_only: Replace the first occurrence only.
-    """
-
-    name: str
-    old: str
-    new: str
-    file: str = "attention/attention_fwd.cuh"
-    head_dim: int = 64
-    first_only: bool = False
-
+from tests.cuda.mutation import Mutation, Pin, Target
 
 SHARED = "attention/attention_cuda.cuh"
 IN_LOOP = "    wait_for_copies<0>();\n    __syncthreads();  // this pair"
 
-ATTENTION_FWD = (
+BUGS = (
     # Order of threads and copies.
     Mutation(
         "no barrier after Q is copied", "  __syncthreads();\n  const int warp_row", "  const int warp_row"
@@ -101,7 +79,9 @@ ATTENTION_FWD = (
         "(chunk << 3)",
         SHARED,
     ),
-    Mutation("swizzle of narrow rows by the wrong bits", "row >> 1 & 3", "row & 3", SHARED, 32),
+    Mutation(
+        "swizzle of narrow rows by the wrong bits", "row >> 1 & 3", "row & 3", SHARED, {"PI_HEAD_DIM": (32,)}
+    ),
     Mutation("swizzle leaves the row", "row & 7 :", "row & 15 :", SHARED),
     Mutation(
         "shared memory is too small",
@@ -291,4 +271,22 @@ ATTENTION_FWD = (
         SHARED,
     ),
     Mutation("a negative scale taken for a plain one", " && p.scale > 0.0f;", ";", SHARED),
+)
+
+ATTENTION_FWD = Target(
+    name="attention_fwd",
+    operator="attention",
+    sources=("attention.cu", "attention_fwd_instance.cu"),
+    macros={"PI_HEAD_DIM": (64,)},
+    pins=(
+        Pin(
+            "attention/attention.cu", r"integral_constant<int, \d+>", "integral_constant<int, {PI_HEAD_DIM}>"
+        ),
+    ),
+    probe="tests.cuda.attention_fwd_probe",
+    probe_arguments=("{PI_HEAD_DIM}",),
+    driver="attention_driver",
+    driver_arguments=("forward", "{PI_HEAD_DIM}", "float16,bfloat16"),
+    file="attention/attention_fwd.cuh",
+    bugs=BUGS,
 )

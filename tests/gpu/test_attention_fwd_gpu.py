@@ -1,0 +1,8 @@
+"""Forward attention in 16 bits on a GPU: what the emulated kernels are held to, on the real ones.
+
+pytest collects the tests here, with the fixtures of this folder.
+"""
+
+from __future__ import annotations
+
+from tests.cuda.test_attention_fwd import *  # noqa: F403

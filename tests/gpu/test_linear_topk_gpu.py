@@ -1,0 +1,8 @@
+"""The most probable classes of a head on a GPU: what the emulated kernels are held to, on the real ones.
+
+pytest collects the tests here, with the fixtures of this folder.
+"""
+
+from __future__ import annotations
+
+from tests.cuda.test_linear_topk_cuda import *  # noqa: F403

@@ -1,0 +1,161 @@
+"""Models, loaders and windows that the tests of several processes use, in one process too."""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import paddle
+
+from paddle_infra._core.errors import StorageError
+from paddle_infra.train import Callback, DataParallel, Trainer, count_items, seed_everything
+from paddle_infra.train.precision import Float32
+from paddle_infra.train.strategy import Strategy
+from paddle_infra.train.window import WindowStep
+from tests.train.problem import CLASSES, SeekableLoader, mlp, training_step
+
+
+def seeded_mlp() -> paddle.nn.Layer:
+    """No dropout: the numbers would differ between one process and two."""
+    seed_everything(3)
+    return mlp(dropout=0.0)
+
+
+class PatchyLoader(SeekableLoader):
+    """Six batches, of which the second and the fifth have no valid item: windows differ between processes."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def iterate(self, epoch: int, start: int = 0, step: int = 1) -> Iterator[dict[str, np.ndarray]]:
+        for index in range(start, 6, step):
+            batch = next(super().iterate(epoch, start=index))
+            if index in (1, 4):
+                batch["labels"] = np.full_like(batch["labels"], -100)
+            yield batch
+
+
+class Short(SeekableLoader):
+    """A loader of so many batches."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return self.batches
+
+
+class NotFinite:
+    """A training step whose loss is NaN in process 1."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def __call__(self, model: paddle.nn.Layer, batch: dict[str, paddle.Tensor]) -> paddle.Tensor:
+        loss = training_step(model, batch)
+        return loss * math.nan if self.rank == 1 else loss
+
+
+class Branches(paddle.nn.Layer):
+    """Uses two layers in turn, starting with number ``first``; a third is never used."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.left, self.right, self.never = (paddle.nn.Linear(64, CLASSES) for _ in range(3))
+        self.shared = paddle.nn.Linear(64, 64)
+        self.calls = first
+
+    def forward(self, points: paddle.Tensor) -> paddle.Tensor:
+        self.calls += 1
+        return (self.left if self.calls % 2 else self.right)(self.shared(points))
+
+
+def branches_trainer(first: int, **options: Any) -> Trainer:
+    seed_everything(0)
+    model = Branches(first)
+    optimizer = paddle.optimizer.AdamW(1e-2, parameters=model.parameters(), weight_decay=0.5)
+    return Trainer(model, optimizer, training_step, callbacks=[GradientsSeen()], **options)
+
+
+class GradientsSeen(Callback):
+    """Notes which parameters have a gradient when all are complete."""
+
+    def on_gradients(self, trainer: Trainer) -> None:
+        self.names = [name for name, p in trainer.model.named_parameters() if p._grad_ivar() is not None]
+
+
+def half() -> paddle.nn.Layer:
+    layer = paddle.nn.Linear(64, CLASSES)
+    layer.to(dtype="float16")
+    return layer
+
+
+def distributed() -> paddle.nn.Layer:
+    layer = paddle.nn.Linear(64, CLASSES)
+    layer.weight.is_distributed = True
+    return layer
+
+
+def two_calls(model: paddle.nn.Layer, batch: dict[str, paddle.Tensor]) -> paddle.Tensor:
+    return training_step(model, batch) + training_step(model, batch)
+
+
+def train_sparse() -> None:
+    class Bag(paddle.nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = paddle.nn.Embedding(64, CLASSES, sparse=True)
+
+        def forward(self, points: paddle.Tensor) -> paddle.Tensor:
+            return self.embedding(points.argmax(-1))
+
+    model = Bag()
+    optimizer = paddle.optimizer.SGD(1e-2, parameters=model.parameters())
+    Trainer(model, optimizer, training_step, strategy=DataParallel()).fit(SeekableLoader(), max_steps=1)
+
+
+def gradient_error(case: list[list[list[int]]], strategy: Strategy) -> float:
+    """Return the largest error of a window's gradients against those of one large batch, both in float32.
+
+    ``case[rank]`` lists the micro-batches of a process, each as the labels of its samples.
+    """
+    generator = np.random.default_rng(len(str(case)))
+    windows = [
+        [
+            {
+                "points": generator.normal(size=(len(labels), 64)).astype("float32"),
+                "labels": np.array(labels),
+            }
+            for labels in window
+        ]
+        for window in case
+    ]
+    batches = [batch for window in windows for batch in window]
+    large = {key: np.concatenate([batch[key] for batch in batches]) for key in ("points", "labels")}
+    model = seeded_mlp()
+    training_step(model, {key: paddle.to_tensor(value) for key, value in large.items()}).backward()
+    expected = {name: p._grad_ivar().numpy().copy() for name, p in model.named_parameters()}
+    model = seeded_mlp()
+    optimizer = paddle.optimizer.SGD(1e-2, parameters=model.parameters())
+    network, optimizer = strategy.prepare(model, optimizer)
+    found: dict[str, Any] = {}
+    step = WindowStep(
+        network,
+        optimizer,
+        training_step,
+        count_items,
+        strategy,
+        Float32(),
+        "raise",
+        lambda: found.update({name: p._grad_ivar().numpy().copy() for name, p in model.named_parameters()}),
+    )
+    step.run(windows[strategy.rank], str)
+    return max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
+
+
+def full_disk(*_: Any) -> None:
+    raise StorageError(errno.ENOSPC, "cannot write the checkpoint: No space left on device")

@@ -46,7 +46,8 @@ class Profiler(Callback):
     def on_step_begin(self, trainer: Trainer) -> None:
         """Start before the first step."""
         if trainer.state.step + 1 == self.first_step and self._profiler is None and self.path is None:
-            self._profiler = paddle.profiler.Profiler()
+            # Without a function of our own Paddle writes every trace to ./profiler_log as well.
+            self._profiler = paddle.profiler.Profiler(on_trace_ready=lambda profiler: None)
             self._profiler.start()
 
     def on_step_end(self, trainer: Trainer) -> None:

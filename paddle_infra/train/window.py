@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import paddle
 from paddle.optimizer.lr import LRScheduler
 
@@ -194,7 +195,7 @@ class WindowStep:
 def _ids(batch: Any) -> str:
     """Name the samples of a batch, if it says which they are."""
     ids = batch.get("ids") if isinstance(batch, dict) else None
-    return "" if ids is None else f" (ids {list(ids)})"
+    return "" if ids is None else f" (ids {np.asarray(ids).tolist()})"
 
 
 def _check_loss(loss: Any) -> None:

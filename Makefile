@@ -17,7 +17,7 @@ SOURCES := constraints.txt pyproject.toml setup.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check check-cuda check-cuda-bugs check-gpu-emulated test-gpu sanitize-gpu bench-gpu gpu-libraries format bench docs build cuda clean
+.PHONY: help demo test test-slow check check-cuda check-cuda-bugs check-gpu-emulated test-gpu sanitize-gpu bench-gpu gpu-libraries format bench bench-trainer docs build cuda clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -87,6 +87,10 @@ bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows
 	$(BIN)/python benchmarks/bench_tune_cpu.py
 	$(BIN)/python benchmarks/bench_data_parallel.py
 
+bench-trainer: $(VENV)/.onnx build .venv-paddlenlp/.made .venv-torch-trainers/.made ## Time training loops beside PaddleNLP's, Hugging Face's and Lightning's.
+	$(BIN)/python benchmarks/bench_trainer.py $(ARGS)
+	$(BIN)/python benchmarks/report_trainer.py
+
 docs: $(VENV)/.onnx,docs build ## Build the documentation into docs/_build/html.
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
@@ -107,6 +111,19 @@ $(VENV)/.base: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip setuptools wheel
 	$(INSTALL) ninja paddlepaddle
+	@touch $@
+
+# What bench-trainer compares with, which cannot all be installed side by side. The first one finds this package in
+# PYTHONPATH, so it has what that imports.
+.venv-paddlenlp/.made: constraints.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install -c constraints.txt paddlepaddle filelock jinja2 rich \
+		paddlenlp aistudio_sdk datasets huggingface_hub
+	@touch $@
+
+.venv-torch-trainers/.made: benchmarks/constraints-torch-trainers.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install -c benchmarks/constraints-torch-trainers.txt torch transformers accelerate lightning
 	@touch $@
 
 $(VENV)/.nvcc: constraints.txt $(VENV)/.base

@@ -12,8 +12,8 @@ import paddle
 
 from paddle_infra._core.errors import CheckpointError
 from paddle_infra.train.callbacks import Callback
-from paddle_infra.train.checkpoint import CheckpointData, match_weights, read_checkpoint
-from paddle_infra.train.optimizer_state import (
+from paddle_infra.train.checkpoints.checkpoint import CheckpointData, match_weights, read_checkpoint
+from paddle_infra.train.checkpoints.optimizer_state import (
     check_schedule,
     load_optimizer,
     load_schedule,
@@ -21,7 +21,7 @@ from paddle_infra.train.optimizer_state import (
     optimizer_tensors,
     schedule_state,
 )
-from paddle_infra.train.processes import together
+from paddle_infra.train.distributed.processes import together
 from paddle_infra.train.rng import get_rng_state, seed_everything, set_rng_state
 from paddle_infra.train.state import TrainState
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from paddle_infra._core.atomic import remove_incomplete, write_json
 from paddle_infra._core.errors import CheckpointError, InvalidInputError
-from paddle_infra.train.background import BackgroundJob
 from paddle_infra.train.callbacks import Callback
-from paddle_infra.train.checkpoint import (
+from paddle_infra.train.checkpoints.background import BackgroundJob
+from paddle_infra.train.checkpoints.checkpoint import (
     checkpoint_name,
     checkpoints_in,
     newest_intact,
@@ -21,12 +21,12 @@ from paddle_infra.train.checkpoint import (
     verify_checkpoint,
     write_checkpoint,
 )
+from paddle_infra.train.checkpoints.optimizer_state import structured_names
+from paddle_infra.train.checkpoints.retention import Ranking, delete, delete_old
+from paddle_infra.train.checkpoints.snapshot import take_snapshot
+from paddle_infra.train.distributed.processes import together
 from paddle_infra.train.interrupt import InterruptWatch, TrainingInterrupted
-from paddle_infra.train.metrics import metric_value
-from paddle_infra.train.optimizer_state import structured_names
-from paddle_infra.train.processes import together
-from paddle_infra.train.retention import Ranking, delete, delete_old
-from paddle_infra.train.snapshot import take_snapshot
+from paddle_infra.train.metrics.base import metric_value
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer

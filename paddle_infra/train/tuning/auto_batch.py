@@ -12,7 +12,7 @@ import paddle
 
 from paddle_infra._core.errors import InvalidInputError, TrainingError, UnsupportedError
 from paddle_infra.train.batches import EpochBatches
-from paddle_infra.train.trial import trial
+from paddle_infra.train.tuning.trial import trial
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer

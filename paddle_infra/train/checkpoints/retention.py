@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from paddle_infra.train.checkpoint import checkpoint_name, checkpoints_in
-from paddle_infra.train.metrics import is_better
+from paddle_infra.train.checkpoints.checkpoint import checkpoint_name, checkpoints_in
+from paddle_infra.train.metrics.base import is_better
 
 
 @dataclass

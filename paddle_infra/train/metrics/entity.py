@@ -8,7 +8,7 @@ from typing import Any
 
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train.batches import IGNORE_INDEX
-from paddle_infra.train.classification import (
+from paddle_infra.train.metrics.classification import (
     ConfusionMatrix,
     Score,
     average_scores,
@@ -153,7 +153,7 @@ class TokenTable(ConfusionMatrix):
     """Precision, recall, F1 and support of every tag, with averages over all tags and over all but ``O``.
 
     ``O`` is most of a text and easy, so averages with it look far better than the entity F1 of the same
-    output: compare like with like. Inputs: see :class:`~paddle_infra.train.classification.ConfusionMatrix`.
+    output: compare like with like. Inputs: see :class:`~paddle_infra.train.metrics.classification.ConfusionMatrix`.
     """
 
     def compute(self) -> dict[str, float]:

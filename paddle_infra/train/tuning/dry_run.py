@@ -10,7 +10,7 @@ from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train.batches import EpochBatches
 from paddle_infra.train.state import TrainState
 from paddle_infra.train.strategy import SingleDevice
-from paddle_infra.train.trial import trial
+from paddle_infra.train.tuning.trial import trial
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer

@@ -11,12 +11,12 @@ import paddle
 import paddle.distributed as dist
 
 from paddle_infra._core.errors import InvalidInputError, UnsupportedError
-from paddle_infra.train.processes import Processes, check_tensors
+from paddle_infra.train.distributed.processes import Processes, check_tensors
 from paddle_infra.train.strategy import SingleDevice
 
 
 class ReplicatedModel(ABC):
-    """What :class:`DataParallel` and :class:`~paddle_infra.train.sharding.Sharding` have in common.
+    """What :class:`DataParallel` and :class:`~paddle_infra.train.distributed.sharding.Sharding` have in common.
 
     Every process holds all parameters. Gradients are summed once per window, after the last backward pass, so
     that windows of different length, micro-batches without a valid item and processes without a batch are right:

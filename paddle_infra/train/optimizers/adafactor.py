@@ -8,7 +8,7 @@ from typing import Any
 import paddle
 
 from paddle_infra._core.errors import InvalidInputError
-from paddle_infra.train.decoupled import DecoupledOptimizer, WeightDecay, check_rate
+from paddle_infra.train.optimizers.decoupled import DecoupledOptimizer, WeightDecay, check_rate
 
 
 class Adafactor(DecoupledOptimizer):

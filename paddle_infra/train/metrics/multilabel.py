@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train.batches import IGNORE_INDEX
-from paddle_infra.train.classification import Score, mean_scores, score
+from paddle_infra.train.metrics.classification import Score, mean_scores, score
 
 
 class MultilabelF1:

@@ -8,7 +8,7 @@ from typing import Any
 import paddle
 
 from paddle_infra._core.errors import InvalidInputError, UnsupportedError
-from paddle_infra.train.distributed import ReplicatedModel
+from paddle_infra.train.distributed.parallel import ReplicatedModel
 
 
 class Sharding(ReplicatedModel):

@@ -18,7 +18,7 @@ import numpy as np
 
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train.batches import IGNORE_INDEX
-from paddle_infra.train.metrics import ExactSum
+from paddle_infra.train.metrics.base import ExactSum
 
 
 class RetrievalMetrics:

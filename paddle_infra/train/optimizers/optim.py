@@ -1,6 +1,6 @@
 """Optimizers as networks are fine-tuned: no decay on biases and norms, clipping, rates per layer and per group.
 
-The learning rate follows a schedule with warm-up: see :mod:`paddle_infra.train.schedules`.
+The learning rate follows a schedule with warm-up: see :mod:`paddle_infra.train.optimizers.schedules`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import paddle
 
 from paddle_infra._core.checks import check_choice
 from paddle_infra._core.errors import InvalidInputError
-from paddle_infra.train.adafactor import Adafactor
-from paddle_infra.train.clipping import ClipByGlobalNorm, ClipByValue
-from paddle_infra.train.decoupled import AdamW, L2DecayByParameter
-from paddle_infra.train.freezing import match_patterns
-from paddle_infra.train.lion import Lion
-from paddle_infra.train.schedules import Schedule, schedule_factor
+from paddle_infra.train.optimizers.adafactor import Adafactor
+from paddle_infra.train.optimizers.clipping import ClipByGlobalNorm, ClipByValue
+from paddle_infra.train.optimizers.decoupled import AdamW, L2DecayByParameter
+from paddle_infra.train.optimizers.freezing import match_patterns
+from paddle_infra.train.optimizers.lion import Lion
+from paddle_infra.train.optimizers.schedules import Schedule, schedule_factor
 
 __all__ = ["ParameterGroup", "Schedule", "adamw", "layer_of_parameters", "optimizer", "schedule_factor"]
 
@@ -81,7 +81,7 @@ def optimizer(
         no_decay: parameters are not decayed if their structured name contains one of these words (in any
             case), or, for "norm", if they belong to a layer whose class name contains "Norm".
         layer_decay: factor per layer below the top, e.g. 0.9; None trains all layers at one rate. See
-            :func:`~paddle_infra.train.optim.layer_of_parameters`.
+            :func:`~paddle_infra.train.optimizers.optim.layer_of_parameters`.
         groups: parameters with a rate or decay of their own.
         clip: gradient clipping.
         schedule: factor on every rate by step (from 0), such as :func:`~paddle_infra.train.schedule_factor`

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paddle_infra._core.errors import InvalidInputError
-from paddle_infra.train.metrics import ExactSum
+from paddle_infra.train.metrics.base import ExactSum
 
 _SPLIT = 134217729.0  # 2**27 + 1: splits a float64 into two halves whose products are exact
 

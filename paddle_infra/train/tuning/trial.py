@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import paddle
 
-from paddle_infra.train.optimizer_state import (
+from paddle_infra.train.checkpoints.optimizer_state import (
     load_optimizer,
     load_schedule,
     match_optimizer,

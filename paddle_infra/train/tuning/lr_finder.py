@@ -14,7 +14,7 @@ from paddle.optimizer.lr import LambdaDecay
 from paddle_infra._core.atomic import write_text
 from paddle_infra._core.errors import InvalidInputError, NonFiniteLossError, TrainingError
 from paddle_infra.train.batches import EpochBatches, windows
-from paddle_infra.train.trial import trial, use_rate
+from paddle_infra.train.tuning.trial import trial, use_rate
 from paddle_infra.train.window import StepResult
 
 if TYPE_CHECKING:

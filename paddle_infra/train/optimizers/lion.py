@@ -6,7 +6,7 @@ from typing import Any
 
 import paddle
 
-from paddle_infra.train.decoupled import DecoupledOptimizer, WeightDecay, check_rate
+from paddle_infra.train.optimizers.decoupled import DecoupledOptimizer, WeightDecay, check_rate
 
 
 class Lion(DecoupledOptimizer):

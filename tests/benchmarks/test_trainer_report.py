@@ -115,6 +115,13 @@ def test_targets_are_computed_and_missed_ones_said():
     assert lines[1].endswith("| 0.002% · 0.002% | yes |")
 
 
+def test_a_run_without_ours_says_nothing_of_the_target():
+    others = [row for row in rows() if not row["contestant"].startswith("paddle_infra")]
+    lines = report_trainer.targets_table(figures(*others)).splitlines()[2:]
+    assert len(lines) == 4
+    assert all(line.endswith("| — | — |") for line in lines)
+
+
 def test_the_latest_run_counts_and_unknown_cells_are_empty():
     old, new = rows(1, scale=5.0, date="2026-01-01 00:00"), rows(1)
     table = report_trainer.times_table(figures(*old, *new))

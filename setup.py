@@ -34,6 +34,9 @@ EXTRAS = {
     "onnx": ["paddle2onnx==2.1.*", "onnx>=1.17,<1.18", "onnxruntime>=1.20,<1.32"],
     # Newer releases of these three break paddlenlp 2.8.1.
     "nlp": ["paddlenlp==2.8.1", "datasets<3", "huggingface_hub<0.30", "aistudio_sdk<0.3"],
+    "folds": ["scikit-learn>=1.5,<1.10"],
+    "ray": ["ray[tune]>=2.40,<2.61", "optuna>=4.0,<5.1"],
+    "search": ["optuna>=4.0,<5.1"],
     "bench": ["torch>=2.4,<2.15", "onnxruntime>=1.20,<1.32", "openvino>=2024.6,<2027"],
     "dev": [
         "pytest>=8.2,<10",
@@ -45,6 +48,8 @@ EXTRAS = {
         "types-PyYAML>=6.0.12,<7",
         "seqeval>=1.2.2,<2",
         "ninja>=1.11,<2",
+        "optuna>=4.0,<5.1",
+        "scikit-learn>=1.5,<1.10",
     ],
     "docs": ["sphinx>=7.4,<10", "myst-parser>=4,<6", "furo>=2024.8.6"],
 }

@@ -26,7 +26,12 @@ from paddle_infra.train.metrics import MeanLoss, Metric
 from paddle_infra.train.optim import adamw, schedule_factor
 from paddle_infra.train.precision import Float32, MixedPrecision, Precision
 from paddle_infra.train.progress import ProgressBar
+from paddle_infra.train.pruning import PruneTrial, Report, trainer_objective
 from paddle_infra.train.rng import get_rng_state, preserved_rng, seed_everything, set_rng_state
+from paddle_infra.train.search import read_search, search
+from paddle_infra.train.search_result import SearchResult, TrialRow
+from paddle_infra.train.search_space import Choice, FloatRange, IntegerRange
+from paddle_infra.train.search_storage import SearchStorage
 from paddle_infra.train.state import TrainState
 from paddle_infra.train.strategy import SingleDevice, Strategy
 from paddle_infra.train.trainer import Trainer
@@ -40,6 +45,7 @@ __all__ = [
     "Accuracy",
     "Callback",
     "Checkpoint",
+    "Choice",
     "ClipByGlobalNorm",
     "ClipByValue",
     "ConfusionMatrix",
@@ -49,21 +55,28 @@ __all__ = [
     "EntityF1",
     "Evaluator",
     "Float32",
+    "FloatRange",
     "History",
+    "IntegerRange",
     "MeanLoss",
     "Metric",
     "MixedPrecision",
     "Mixup",
     "Precision",
     "ProgressBar",
+    "PruneTrial",
     "RDrop",
+    "Report",
     "Score",
+    "SearchResult",
+    "SearchStorage",
     "SingleDevice",
     "Strategy",
     "TokenTable",
     "TrainState",
     "Trainer",
     "TrainingInterrupted",
+    "TrialRow",
     "VisualDLLogger",
     "adamw",
     "checkpoints_in",
@@ -76,8 +89,11 @@ __all__ = [
     "ramp",
     "read_checkpoint",
     "read_history",
+    "read_search",
     "schedule_factor",
+    "search",
     "seed_everything",
     "set_rng_state",
+    "trainer_objective",
     "verify_checkpoint",
 ]

@@ -17,6 +17,7 @@ from paddle_infra.train.classification import F1, Accuracy, ConfusionMatrix, Sco
 from paddle_infra.train.clipping import ClipByGlobalNorm, ClipByValue
 from paddle_infra.train.dropout_schedule import DropoutSchedule, ramp
 from paddle_infra.train.early_stopping import EarlyStopping
+from paddle_infra.train.ensemble import Ensemble
 from paddle_infra.train.entity import EntityF1, TokenTable, entities
 from paddle_infra.train.evaluation import Evaluator
 from paddle_infra.train.history import History, read_history
@@ -32,6 +33,7 @@ from paddle_infra.train.search import read_search, search
 from paddle_infra.train.search_result import SearchResult, TrialRow
 from paddle_infra.train.search_space import Choice, FloatRange, IntegerRange
 from paddle_infra.train.search_storage import SearchStorage
+from paddle_infra.train.soup import Soup, average_weights, greedy_soup, uniform_soup
 from paddle_infra.train.state import TrainState
 from paddle_infra.train.strategy import SingleDevice, Strategy
 from paddle_infra.train.trainer import Trainer
@@ -52,6 +54,7 @@ __all__ = [
     "CrossEntropy",
     "DropoutSchedule",
     "EarlyStopping",
+    "Ensemble",
     "EntityF1",
     "Evaluator",
     "Float32",
@@ -71,6 +74,7 @@ __all__ = [
     "SearchResult",
     "SearchStorage",
     "SingleDevice",
+    "Soup",
     "Strategy",
     "TokenTable",
     "TrainState",
@@ -79,10 +83,12 @@ __all__ = [
     "TrialRow",
     "VisualDLLogger",
     "adamw",
+    "average_weights",
     "checkpoints_in",
     "count_items",
     "entities",
     "get_rng_state",
+    "greedy_soup",
     "load_model",
     "newest_intact",
     "preserved_rng",
@@ -95,5 +101,6 @@ __all__ = [
     "seed_everything",
     "set_rng_state",
     "trainer_objective",
+    "uniform_soup",
     "verify_checkpoint",
 ]

@@ -20,6 +20,7 @@ from paddle_infra.train.early_stopping import EarlyStopping
 from paddle_infra.train.ensemble import Ensemble
 from paddle_infra.train.entity import EntityF1, TokenTable, entities
 from paddle_infra.train.evaluation import Evaluator
+from paddle_infra.train.folds import CrossValidation, Fold, cross_validate, split_folds
 from paddle_infra.train.history import History, read_history
 from paddle_infra.train.interrupt import TrainingInterrupted
 from paddle_infra.train.losses import CrossEntropy, Mixup, RDrop
@@ -52,6 +53,7 @@ __all__ = [
     "ClipByValue",
     "ConfusionMatrix",
     "CrossEntropy",
+    "CrossValidation",
     "DropoutSchedule",
     "EarlyStopping",
     "Ensemble",
@@ -59,6 +61,7 @@ __all__ = [
     "Evaluator",
     "Float32",
     "FloatRange",
+    "Fold",
     "History",
     "IntegerRange",
     "MeanLoss",
@@ -86,6 +89,7 @@ __all__ = [
     "average_weights",
     "checkpoints_in",
     "count_items",
+    "cross_validate",
     "entities",
     "get_rng_state",
     "greedy_soup",
@@ -100,6 +104,7 @@ __all__ = [
     "search",
     "seed_everything",
     "set_rng_state",
+    "split_folds",
     "trainer_objective",
     "uniform_soup",
     "verify_checkpoint",

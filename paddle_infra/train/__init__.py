@@ -29,6 +29,7 @@ from paddle_infra.train.optim import adamw, schedule_factor
 from paddle_infra.train.precision import Float32, MixedPrecision, Precision
 from paddle_infra.train.progress import ProgressBar
 from paddle_infra.train.pruning import PruneTrial, Report, trainer_objective
+from paddle_infra.train.ray_search import ray_search
 from paddle_infra.train.rng import get_rng_state, preserved_rng, seed_everything, set_rng_state
 from paddle_infra.train.search import read_search, search
 from paddle_infra.train.search_result import SearchResult, TrialRow
@@ -97,6 +98,7 @@ __all__ = [
     "newest_intact",
     "preserved_rng",
     "ramp",
+    "ray_search",
     "read_checkpoint",
     "read_history",
     "read_search",

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from paddle_infra._core.atomic import write_json
-from paddle_infra.train.search_trials import FAILURE, RETRY_OF, SURPLUS
+from paddle_infra.train.search_trials import FAILURE, ORIGIN, RETRY_OF, SURPLUS
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,12 @@ class TrialRow:
         seconds: how long it took; None if it has not ended.
         error: what ended a failed trial; None if its process died.
         retry_of: number of the trial that this one repeats.
+        origin: number of the first trial of such a chain, or ``number``; see
+            :class:`~paddle_infra.train.Report`.
     """
 
     number: int
+    origin: int
     state: str
     value: float | None
     parameters: dict[str, Any]
@@ -89,6 +92,7 @@ def _row(trial: Any) -> TrialRow:
     failure = trial.user_attrs.get(FAILURE, {})
     return TrialRow(
         number=trial.number,
+        origin=trial.user_attrs.get(ORIGIN, trial.number),
         state="failed" if state == "fail" else state,
         value=trial.values[0] if trial.values else None,
         parameters=dict(trial.params),

@@ -141,6 +141,7 @@ def test_trial_of_a_killed_worker_is_run_again(tmp_path: Path, kind: str) -> Non
     assert again.returncode == 0, errors.decode()
     result = read_search(storage)
     assert [row.state for row in result.trials] == ["complete"] * 2 + ["failed"] + ["complete"] * 3
+    assert [row.origin for row in result.trials] == [0, 1, 2, 2, 4, 5]
     assert (result.trials[3].retry_of, result.trials[3].parameters) == (2, result.trials[2].parameters)
     whole = search(lambda p, report: -((p["x"] - 0.3) ** 2), {"x": FloatRange(0.0, 1.0)}, trials=5, seed=5)
     assert proposals(result) == proposals(whole)

@@ -19,6 +19,8 @@ from paddle_infra.train.distributed.parallel import DataParallel
 from paddle_infra.train.distributed.recompute import recompute_layers
 from paddle_infra.train.distributed.sharding import Sharding
 from paddle_infra.train.early_stopping import EarlyStopping
+from paddle_infra.train.ensembles.ensemble import Ensemble
+from paddle_infra.train.ensembles.soup import Soup, average_weights, greedy_soup, uniform_soup
 from paddle_infra.train.evaluation import Evaluator
 from paddle_infra.train.history import History, read_history
 from paddle_infra.train.interrupt import TrainingInterrupted
@@ -61,7 +63,14 @@ from paddle_infra.train.throughput import Throughput
 from paddle_infra.train.trainer import Trainer
 from paddle_infra.train.tuning.auto_batch import BatchPlan, find_batch_size
 from paddle_infra.train.tuning.dry_run import fast_dev_run, overfit_batches
+from paddle_infra.train.tuning.folds import CrossValidation, Fold, cross_validate, split_folds
 from paddle_infra.train.tuning.lr_finder import LearningRateCurve, find_learning_rate
+from paddle_infra.train.tuning.pruning import PruneTrial, Report, trainer_objective
+from paddle_infra.train.tuning.ray_search import ray_search
+from paddle_infra.train.tuning.search import read_search, search
+from paddle_infra.train.tuning.search_result import SearchResult, TrialRow
+from paddle_infra.train.tuning.search_space import Choice, FloatRange, IntegerRange
+from paddle_infra.train.tuning.search_storage import SearchStorage
 
 __all__ = [
     "BLEU",
@@ -80,19 +89,25 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "Checkpoint",
+    "Choice",
     "ClipByGlobalNorm",
     "ClipByValue",
     "CollectedMetric",
     "ConfusionMatrix",
     "CrossEntropy",
+    "CrossValidation",
     "DataParallel",
     "DropoutSchedule",
     "EarlyStopping",
+    "Ensemble",
     "EntityF1",
     "Evaluator",
     "ExpectedCalibrationError",
     "Float32",
+    "FloatRange",
+    "Fold",
     "History",
+    "IntegerRange",
     "LearningRateCurve",
     "Lion",
     "Logger",
@@ -110,11 +125,16 @@ __all__ = [
     "PrecisionRecallCurve",
     "Profiler",
     "ProgressBar",
+    "PruneTrial",
     "RDrop",
+    "Report",
     "RetrievalMetrics",
     "Score",
+    "SearchResult",
+    "SearchStorage",
     "Sharding",
     "SingleDevice",
+    "Soup",
     "Strategy",
     "TensorBoardLogger",
     "Throughput",
@@ -123,30 +143,40 @@ __all__ = [
     "TrainState",
     "Trainer",
     "TrainingInterrupted",
+    "TrialRow",
     "VisualDLLogger",
     "WandbLogger",
     "adamw",
+    "average_weights",
     "checkpoints_in",
     "count_items",
+    "cross_validate",
     "entities",
     "fast_dev_run",
     "find_batch_size",
     "find_learning_rate",
     "freeze",
     "get_rng_state",
+    "greedy_soup",
     "load_model",
     "newest_intact",
     "optimizer",
     "overfit_batches",
     "preserved_rng",
     "ramp",
+    "ray_search",
     "read_checkpoint",
     "read_history",
+    "read_search",
     "recompute_layers",
     "refresh_batch_norm",
     "schedule_factor",
+    "search",
     "seed_everything",
     "set_rng_state",
+    "split_folds",
+    "trainer_objective",
     "unfreeze",
+    "uniform_soup",
     "verify_checkpoint",
 ]

@@ -8,6 +8,9 @@ The learning rate, its warm-up and the dropout are searched; hopeless trials are
 two terminals with the same ``--output``: they share the trials. Stop it and run it again: it goes on. Then the best
 trials' checkpoints are averaged greedily (a model soup), and the best checkpoint and the soup are compared on questions
 that neither the search nor the soup has seen.
+
+Measured once, in a reduced setting (``--trials 5 --steps 60``, seed 0, two shared CPU cores, 328 s): values of the
+trials 0.7608 to 0.9219; the soup kept the best trial alone, so it gained nothing; 0.9157 on the 807 test questions.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ def test_scheduler_prunes_and_failed_trials_run_again(ray: Any, tmp_path: Path) 
     first = ray_search(fails_at_first, {"x": FloatRange(0.0, 1.0)}, **options)
     assert "failed" in [row.state for row in first.trials]
     assert all("not yet" in (row.error or "") for row in first.trials if row.state == "failed")
+    assert all(row.parameters["x"] < 0.5 for row in first.trials if row.state == "failed")
     marker.touch()
     second = ray_search(fails_at_first, {"x": FloatRange(0.0, 1.0)}, **options)
     assert [row.state for row in second.trials] == ["complete"] * 6
@@ -113,6 +114,7 @@ def test_bad_arguments_and_missing_package(tmp_path: Path, monkeypatch: pytest.M
     ]:
         with pytest.raises(InvalidInputError, match=message):
             ray_search(three_reports, SPACE, **({"trials": 1, "directory": tmp_path} | options))  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "ray", None)
+    for module in ("ray", "ray.tune"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"paddle_infra\[ray\]"):
         ray_search(three_reports, SPACE, trials=1, directory=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -176,14 +177,15 @@ def _result(grid: Any, mode: str, engine: str) -> SearchResult:
         number = _number(result.path, engine)
         state = "failed" if result.error else "complete" if metrics.get(_IS_FINAL) else "pruned"
         history = result.metrics_dataframe
-        reported = [] if history is None else history[~history[_IS_FINAL].astype(bool)][_VALUE].tolist()
+        has_reports = history is not None and _IS_FINAL in history  # else it failed before the first
+        reported = history[~history[_IS_FINAL].astype(bool)][_VALUE].tolist() if has_reports else []
         rows.append(
             TrialRow(
                 number=number,
                 origin=number,
                 state=state,
                 value=metrics.get(_VALUE),
-                parameters=dict(metrics.get("config", {})),
+                parameters=json.loads((Path(result.path) / "params.json").read_text(encoding="utf-8")),
                 reports={step: float(value) for step, value in enumerate(reported, start=1)},
                 seconds=metrics.get("time_total_s"),
                 error=None if result.error is None else str(result.error),

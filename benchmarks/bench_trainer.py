@@ -29,7 +29,7 @@ from benchmarks._trainer_turns import Worker, Workload
 
 # A turn of the tiny one lasts about 50 ms; a step of MiniLM takes 0.3 to 2 s.
 TINY = Workload("tiny", 8, 16, rounds=30, steps_per_turn=100, warmup_steps=100)
-MINILM = Workload("MiniLM-L6", 16, 128, rounds=9, steps_per_turn=1, warmup_steps=2)
+MINILM = Workload("MiniLM-L6", 16, 128, rounds=21, steps_per_turn=1, warmup_steps=2)
 QUICK = (TINY._replace(rounds=3), MINILM._replace(batch=2, length=16, rounds=3))
 WEIGHT_TOLERANCE = 1e-4  # weights of about 1, after thousands of steps in float32 in different orders
 

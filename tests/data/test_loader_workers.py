@@ -36,11 +36,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _no_worker_is_left() -> Iterator[None]:
+    before = set(active_children())  # those that the traceback of another test's failure holds
     yield
     deadline = time.monotonic() + 10
-    while active_children() and time.monotonic() < deadline:
+    while set(active_children()) - before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not active_children()
+    assert not set(active_children()) - before
 
 
 def loader(dataset: Any, collate: Callable[..., Any] = columns, **options: Any) -> Loader:

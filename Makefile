@@ -17,7 +17,7 @@ SOURCES := constraints.txt pyproject.toml setup.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check check-cuda test-gpu sanitize-gpu bench-gpu gpu-libraries format bench docs build cuda clean
+.PHONY: help demo test test-slow check check-cuda check-cuda-bugs check-gpu-emulated test-gpu sanitize-gpu bench-gpu gpu-libraries format bench bench-trainer docs build cuda clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -41,8 +41,14 @@ check: $(VENV)/.onnx,dev build ## Lint, formats, types, layering, and the comman
 
 check-cuda: $(VENV)/.onnx,dev $(VENV)/.nvcc build ## What takes longer of what can be known of the CUDA kernels without a GPU.
 	$(INSTALL) $(CUDA_TOOLS)
-	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/cuda tests/gpu tests/build/test_cuda_library.py $(ARGS)
+	$(BIN)/python -m pytest -m slow -n auto tests/cuda tests/gpu/test_gpu_bench.py tests/build/test_cuda_library.py $(ARGS)
 	$(BIN)/python -m pytest -n auto tests/cuda/test_nvrtc.py $(ARGS)
+
+check-cuda-bugs: $(VENV)/.onnx,dev build ## Plant every bug in the CUDA kernels and look for it (an hour).
+	$(BIN)/python -m pytest -m 'slow or exhaustive' -n auto tests/cuda/test_mutations.py $(ARGS)
+
+check-gpu-emulated: $(VENV)/.onnx,dev build ## Run the tests for GPUs on emulated kernels (10 minutes).
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/gpu $(ARGS)
 
 test-gpu: gpu-libraries ## Hold the CUDA kernels to float64 on this machine's GPU, and look for wrong accesses and races.
 	$(GPU_PYTHON) -m pytest tests/gpu -k "not emulated" --ignore tests/gpu/test_paddle_gpu.py $(ARGS)
@@ -81,6 +87,10 @@ bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows
 	$(BIN)/python benchmarks/bench_tune_cpu.py
 	$(BIN)/python benchmarks/bench_data_parallel.py
 
+bench-trainer: $(VENV)/.onnx build .venv-paddlenlp/.made .venv-torch-trainers/.made ## Time training loops beside PaddleNLP's, Hugging Face's and Lightning's.
+	$(BIN)/python benchmarks/bench_trainer.py $(ARGS)
+	$(BIN)/python benchmarks/report_trainer.py
+
 docs: $(VENV)/.onnx,docs build ## Build the documentation into docs/_build/html.
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
@@ -101,6 +111,19 @@ $(VENV)/.base: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip setuptools wheel
 	$(INSTALL) ninja paddlepaddle
+	@touch $@
+
+# What bench-trainer compares with, which cannot all be installed side by side. The first one finds this package in
+# PYTHONPATH, so it has what that imports.
+.venv-paddlenlp/.made: constraints.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install -c constraints.txt paddlepaddle filelock jinja2 rich \
+		paddlenlp aistudio_sdk datasets huggingface_hub
+	@touch $@
+
+.venv-torch-trainers/.made: benchmarks/constraints-torch-trainers.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install -c benchmarks/constraints-torch-trainers.txt torch transformers accelerate lightning
 	@touch $@
 
 $(VENV)/.nvcc: constraints.txt $(VENV)/.base

@@ -40,6 +40,9 @@ EXTRAS = {
     "mlflow": ["mlflow>=3.17,<4"],
     # train.BLEU
     "text": ["sacrebleu>=2.6,<3"],
+    "folds": ["scikit-learn>=1.5,<1.10"],
+    "ray": ["ray[tune]>=2.40,<2.61", "optuna>=4.0,<5.1"],
+    "search": ["optuna>=4.0,<5.1"],
     "bench": ["torch>=2.4,<2.15", "onnxruntime>=1.20,<1.32", "openvino>=2024.6,<2027"],
     "dev": [
         "pytest>=8.2,<10",
@@ -54,6 +57,8 @@ EXTRAS = {
         "sacrebleu>=2.6,<3",
         "ninja>=1.11,<2",
         "hypothesis>=6.100,<6.171",
+        "optuna>=4.0,<5.1",
+        "scikit-learn>=1.5,<1.10",
     ],
     "docs": ["sphinx>=7.4,<10", "myst-parser>=4,<6", "furo>=2024.8.6"],
 }

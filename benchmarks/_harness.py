@@ -161,19 +161,27 @@ def reset_peak_memory() -> None:
         file.write("5")
 
 
+def worker_environment(threads: int) -> dict[str, str]:
+    """Return the environment of a fresh process with a number of threads."""
+    settings = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    # Paddle and PyTorch each bring an OpenMP runtime whose idle threads keep spinning for a while: with two threads on
+    # two cores one contestant's would take the other's time (ten times, measured). Idle threads sleep instead, for all.
+    settings |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
+    return {**os.environ, **settings, "GLOG_minloglevel": "2"}
+
+
 def run_worker(script: str, arguments: Sequence[str], threads: int) -> Any:
     """Run ``script`` in a fresh process with a number of threads; return the JSON of its last line.
 
     Raises:
         RuntimeError: it failed; the message is what it wrote to stderr.
     """
-    settings = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-    # Paddle and PyTorch each bring an OpenMP runtime whose idle threads keep spinning for a while: with two threads on
-    # two cores one contestant's would take the other's time (ten times, measured). Idle threads sleep instead, for all.
-    settings |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
-    env = {**os.environ, **settings, "GLOG_minloglevel": "2"}
     result = subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True, env=env, check=False
+        [sys.executable, script, *arguments],
+        capture_output=True,
+        text=True,
+        env=worker_environment(threads),
+        check=False,
     )
     if result.returncode != 0:
         raise RuntimeError(f"{script} {' '.join(arguments)} failed:\n{result.stderr}")

@@ -39,7 +39,7 @@ from paddle_infra.train import (
     load_model,
     seed_everything,
 )
-from paddle_infra.train.optim import Schedule
+from paddle_infra.train.optimizers.optim import Schedule
 
 LABEL_FILE = "labels.json"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from paddle_infra.train.callbacks import Callback
-from paddle_infra.train.metrics import is_better
+from paddle_infra.train.metrics.base import is_better
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer

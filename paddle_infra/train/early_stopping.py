@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train.callbacks import Callback
-from paddle_infra.train.metrics import is_better, metric_value
+from paddle_infra.train.metrics.base import is_better, metric_value
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 
 from paddle_infra._core.errors import InvalidInputError
-from paddle_infra.train.metrics import Metric
+from paddle_infra.train.metrics.base import Metric
 from paddle_infra.train.strategy import Strategy
 
 
@@ -19,9 +19,9 @@ class Evaluator:
     Args:
         step: ``step(model, batch) -> dict`` of tensors or arrays; its keys are the keyword arguments that the
             metrics take (``labels`` with ``predictions`` or ``logits``; ``loss`` and ``items`` for
-            :class:`~paddle_infra.train.metrics.MeanLoss`). Each metric takes what it needs and ignores the
+            :class:`~paddle_infra.train.metrics.base.MeanLoss`). Each metric takes what it needs and ignores the
             rest.
-        metrics: see :class:`~paddle_infra.train.metrics.Metric`. They keep sums, never outputs, so that memory
+        metrics: see :class:`~paddle_infra.train.metrics.base.Metric`. They keep sums, never outputs, so that memory
             does not grow with the data.
     """
 

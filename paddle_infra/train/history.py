@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from paddle_infra._core.errors import CheckpointError, StorageError
 from paddle_infra.train.callbacks import Callback
-from paddle_infra.train.processes import together
+from paddle_infra.train.distributed.processes import together
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer

@@ -23,7 +23,7 @@ class TrainState:
         skipped: windows that were left out because something was not finite.
         loss: mean loss per valid item of the last step; None before the first.
         grad_norm: norm of the last step's gradients before clipping; None if the optimizer does not clip with
-            one of :mod:`paddle_infra.train.clipping`.
+            one of :mod:`paddle_infra.train.optimizers.clipping`.
         learning_rate: rate of the last step; None before the first.
         metrics: result of the last validation; empty before the first.
         best_value: best value so far of the metric that the checkpoint callback watches; None if there is

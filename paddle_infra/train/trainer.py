@@ -15,11 +15,11 @@ from paddle_infra._core.errors import InvalidInputError, TrainingError
 from paddle_infra._core.modes import evaluation_mode
 from paddle_infra.train.batches import EpochBatches, count_items, length_of, planned_steps, windows
 from paddle_infra.train.callbacks import Callback
-from paddle_infra.train.checkpointing import resume_path
+from paddle_infra.train.checkpoints.checkpointing import resume_path
+from paddle_infra.train.checkpoints.snapshot import restore_snapshot
 from paddle_infra.train.evaluation import Evaluator
 from paddle_infra.train.precision import Precision, precision_from
 from paddle_infra.train.rng import preserved_rng
-from paddle_infra.train.snapshot import restore_snapshot
 from paddle_infra.train.state import TrainState
 from paddle_infra.train.strategy import SingleDevice, Strategy
 from paddle_infra.train.window import NonFinite, WindowStep

@@ -21,7 +21,7 @@ from paddle.optimizer.lr import LRScheduler
 
 from paddle_infra._core.errors import InvalidInputError, NonFiniteLossError, TrainingError
 from paddle_infra.train.batches import batch_size
-from paddle_infra.train.clipping import measured_norm
+from paddle_infra.train.optimizers.clipping import measured_norm
 from paddle_infra.train.precision import Precision
 from paddle_infra.train.strategy import Strategy
 

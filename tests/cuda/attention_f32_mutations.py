@@ -217,7 +217,7 @@ BUGS = (
         BIAS,
     ),
     Mutation(
-        "bias: keys before the window's first tile are written elsewhere",
+        "bias: goes on to the keys of other blocks",
         "keys = {most(keys.begin, own_key), least(keys.end, own_key + 1)};",
         "keys = {most(keys.begin, own_key), keys.end};",
         BIAS,

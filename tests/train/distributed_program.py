@@ -31,7 +31,7 @@ from paddle_infra.train import (
     TrainingInterrupted,
     VisualDLLogger,
 )
-from paddle_infra.train.processes import together
+from paddle_infra.train.distributed.processes import together
 from tests.train import distributed_cases as cases
 from tests.train.problem import SeekableLoader, make_trainer, tensors, training_step
 
@@ -159,7 +159,9 @@ class Program:
                 SeekableLoader(), max_steps=1
             )
         )
-        with patch("paddle_infra.train.checkpointing.write_checkpoint", side_effect=cases.full_disk):
+        with patch(
+            "paddle_infra.train.checkpoints.checkpointing.write_checkpoint", side_effect=cases.full_disk
+        ):
             blocked = Checkpoint(self.folder / "full", every_steps=1)
             found["full disk"] = self.error(
                 lambda: make_trainer([blocked], strategy=DataParallel()).fit(SeekableLoader(), max_steps=1)

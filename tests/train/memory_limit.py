@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 from paddle_infra.train import BatchPlan, find_batch_size, get_rng_state, optimizer
-from paddle_infra.train import auto_batch as module
+from paddle_infra.train.tuning import auto_batch as module
 from tests.train.problem import make_trainer, tensors
 
 WANTED, SAMPLES = 64, 128

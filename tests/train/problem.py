@@ -32,7 +32,7 @@ from paddle_infra.train import (
     count_items,
     seed_everything,
 )
-from paddle_infra.train.optimizer_state import optimizer_tensors
+from paddle_infra.train.checkpoints.optimizer_state import optimizer_tensors
 
 SAMPLES, BATCH = 200, 16
 BATCHES = 13  # the last one has 8 samples

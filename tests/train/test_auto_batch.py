@@ -14,7 +14,7 @@ import pytest
 
 from paddle_infra._core.errors import InvalidInputError, TrainingError, UnsupportedError
 from paddle_infra.train import Callback, find_batch_size
-from paddle_infra.train.auto_batch import is_out_of_memory
+from paddle_infra.train.tuning.auto_batch import is_out_of_memory
 from tests.train.problem import (
     SAMPLES,
     assert_same_bits,

@@ -20,7 +20,7 @@ from paddle_infra.train import (
     read_checkpoint,
     verify_checkpoint,
 )
-from paddle_infra.train.checkpoint import CheckpointData, write_checkpoint
+from paddle_infra.train.checkpoints.checkpoint import CheckpointData, write_checkpoint
 from tests.train.problem import SeekableLoader, assert_same_bits, make_trainer, mlp, tensors
 
 

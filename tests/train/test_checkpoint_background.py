@@ -17,8 +17,8 @@ import pytest
 
 from paddle_infra._core.errors import StorageError
 from paddle_infra.train import Callback, Checkpoint, checkpoints_in, verify_checkpoint
-from paddle_infra.train import checkpointing as module
-from paddle_infra.train.background import BackgroundJob
+from paddle_infra.train.checkpoints import checkpointing as module
+from paddle_infra.train.checkpoints.background import BackgroundJob
 from tests.train.problem import SeekableLoader, assert_same_bits, make_trainer, tensors
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,8 @@ def test_a_signal_waits_for_its_checkpoint(tmp_path: Path) -> None:
 
 PROGRAM = """
 import os, signal, sys, threading
-from paddle_infra.train import Checkpoint, checkpointing
+from paddle_infra.train import Checkpoint
+from paddle_infra.train.checkpoints import checkpointing
 from tests.train.problem import SeekableLoader, make_trainer
 checkpoint = Checkpoint(sys.argv[1], every_steps=1, asynchronous=True)
 sizes = []

@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train import F1, Accuracy, ConfusionMatrix
-from paddle_infra.train.classification import Score
+from paddle_infra.train.metrics.classification import Score
 
 GENERATOR = np.random.default_rng(0)
 

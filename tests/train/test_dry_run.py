@@ -19,7 +19,7 @@ from paddle_infra.train import (
     get_rng_state,
     overfit_batches,
 )
-from paddle_infra.train.dry_run import FirstBatches
+from paddle_infra.train.tuning.dry_run import FirstBatches
 from tests.train.problem import PlainLoader, SeekableLoader, assert_same_bits, make_trainer, mlp, tensors
 
 

@@ -8,7 +8,7 @@ from sklearn.metrics import precision_recall_fscore_support as sklearn_scores
 
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train import EntityF1, TokenTable, entities
-from paddle_infra.train.classification import Score
+from paddle_infra.train.metrics.classification import Score
 
 NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
 GENERATOR = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import pytest
 
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train import MeanLoss
-from paddle_infra.train.metrics import is_better, metric_value
+from paddle_infra.train.metrics.base import is_better, metric_value
 
 
 def test_mean_loss_weights_batches_by_their_items() -> None:

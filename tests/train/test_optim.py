@@ -9,7 +9,7 @@ import pytest
 
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train import adamw, schedule_factor
-from paddle_infra.train.optim import layer_of_parameters
+from paddle_infra.train.optimizers.optim import layer_of_parameters
 
 
 class Block(paddle.nn.Layer):

@@ -16,7 +16,7 @@ import pytest
 
 from paddle_infra._core.errors import InvalidInputError, UnsupportedError
 from paddle_infra.train import Adafactor, ClipByGlobalNorm, Lion, optimizer
-from paddle_infra.train.adafactor import factored_axes
+from paddle_infra.train.optimizers.adafactor import factored_axes
 
 STEPS = 60
 SHAPES = {"kernel": (3, 5, 2, 4), "matrix": (7, 5), "row": (1, 6), "vector": (5,), "scalar": (1,)}

@@ -14,7 +14,7 @@ import pytest
 from paddle_infra import ops
 from paddle_infra._core.errors import CheckpointError, InvalidInputError, UnsupportedError
 from paddle_infra.train import Checkpoint, ClipByGlobalNorm, Float32, MixedPrecision
-from paddle_infra.train.optimizer_state import load_optimizer, match_optimizer, optimizer_tensors
+from paddle_infra.train.checkpoints.optimizer_state import load_optimizer, match_optimizer, optimizer_tensors
 from paddle_infra.train.precision import precision_from
 from tests.train.problem import SeekableLoader, assert_same_bits, make_trainer, mlp, tensors, training_step
 

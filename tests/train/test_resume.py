@@ -23,7 +23,7 @@ from paddle_infra.train import (
     read_history,
     verify_checkpoint,
 )
-from paddle_infra.train.optimizer_state import optimizer_tensors
+from paddle_infra.train.checkpoints.optimizer_state import optimizer_tensors
 from tests.train.problem import (
     PlainLoader,
     SeekableLoader,

@@ -30,7 +30,7 @@ from paddle_infra.train import (
     TokenTable,
     TopKAccuracy,
 )
-from paddle_infra.train.metrics import ExactSum
+from paddle_infra.train.metrics.base import ExactSum
 
 ITEMS, CLASSES = 300, 7
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddle_infra._core.errors import InvalidDtypeError, InvalidInputError, UnsupportedError
 from paddle_infra.train.callbacks import Callback
-from paddle_infra.train.curves import PrecisionRecallCurve
 from paddle_infra.train.loggers.histogram import Histogram, histogram_of
+from paddle_infra.train.metrics.curves import PrecisionRecallCurve
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from paddle_infra._core.errors import StorageError
 from paddle_infra._core.extras import require
-from paddle_infra.train.curves import PrecisionRecallCurve
 from paddle_infra.train.loggers.logger import HParam, Logger
+from paddle_infra.train.metrics.curves import PrecisionRecallCurve
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from paddle_infra._core.extras import require
-from paddle_infra.train.curves import PrecisionRecallCurve
 from paddle_infra.train.loggers.histogram import Histogram
 from paddle_infra.train.loggers.logger import HParam, Logger
 from paddle_infra.train.loggers.record_file import RecordFile
+from paddle_infra.train.metrics.curves import PrecisionRecallCurve
 
 FILE_NAME = "events.out.tfevents.paddle_infra"
 _LENGTH, _CRC = struct.Struct("<Q"), struct.Struct("<I")

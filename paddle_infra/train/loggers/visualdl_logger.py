@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from paddle_infra._core.extras import require
-from paddle_infra.train.curves import PrecisionRecallCurve
 from paddle_infra.train.loggers.histogram import Histogram
 from paddle_infra.train.loggers.logger import HParam, Logger
 from paddle_infra.train.loggers.record_file import RecordFile
+from paddle_infra.train.metrics.curves import PrecisionRecallCurve
 
 _LENGTH = struct.Struct("<Q")  # every record has its length before it
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from paddle_infra._core.errors import InvalidInputError, StorageError
 from paddle_infra._core.extras import require
-from paddle_infra.train.curves import PrecisionRecallCurve
 from paddle_infra.train.loggers.histogram import Histogram
 from paddle_infra.train.loggers.logger import HParam, Logger
 from paddle_infra.train.loggers.wandb_file import logged_names
+from paddle_infra.train.metrics.curves import PrecisionRecallCurve
 
 _PATIENCE_S = 10.0  # for the process that writes; measured: under 0.1 s
 

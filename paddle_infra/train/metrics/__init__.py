@@ -1,0 +1,1 @@
+"""Streaming metrics: they keep counts and exact sums, never outputs."""

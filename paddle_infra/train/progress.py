@@ -21,7 +21,9 @@ _WIDE = 100  # columns from which on there is room for a long bar
 
 
 class ProgressBar(Callback):
-    """Shows step, epoch, loss, gradient norm (if measured), learning rate, samples per second and the time left.
+    """Shows step, epoch, loss, learning rate, samples per second and the time left.
+
+    Also the number of windows that were skipped, if any were, and the gradient norm, if something measures it.
 
     There is a live bar on a terminal, and in a notebook that has ipywidgets. Everywhere else there are plain lines
     without control codes: in a pipe or a file, on a dumb terminal, in a notebook without ipywidgets, and where
@@ -127,6 +129,8 @@ class ProgressBar(Callback):
             f"lr {state.learning_rate:.2e}",
             f"{(samples1 - samples0) / seconds:.1f} samples/s",
         ]
+        if state.skipped:
+            parts.insert(1, f"skipped {state.skipped}")
         if trainer.total_steps is not None:
             left = max(trainer.total_steps - state.step, 0) * seconds / (step1 - step0)
             parts.append(f"ETA {_duration(left)}")

@@ -22,4 +22,4 @@ def test_the_code_of_the_page_runs(
 
 
 def test_the_page_has_code() -> None:
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6

@@ -70,6 +70,16 @@ class Slow(Noisy):
         return super().__getitem__(index)
 
 
+class SlowThenBroken(Noisy):
+    """The first batch takes a minute, the second fails at once."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index == 5:
+            raise OSError("disk on fire")
+        time.sleep(60 if index < 4 else 0)
+        return super().__getitem__(index)
+
+
 def columns(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Collate with one more random number."""
     batch: dict[str, Any] = {key: np.array([sample[key] for sample in samples]) for key in samples[0]}

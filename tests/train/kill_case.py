@@ -66,7 +66,8 @@ def train(directory: Path, workers: int, asynchronous: bool, resume: str | None,
             self.armed = bool(kill) and trainer.state.step >= kill[0]
 
         def sync(self, descriptor: int) -> None:
-            self.syncs += self.armed
+            # Of a checkpoint's files only: in the background they take turns with the history's.
+            self.syncs += self.armed and ".incomplete-step-" in os.readlink(f"/proc/self/fd/{descriptor}")
             if self.armed and self.syncs == kill[1]:
                 os.kill(os.getpid(), signal.SIGKILL)
             real_sync(descriptor)

@@ -23,6 +23,8 @@ from paddle_infra.train import checkpoints_in, read_history, verify_checkpoint
 from tests.train.kill_case import STEPS
 from tests.train.problem import assert_same_bits
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds a checkpoint's files in /proc")
+
 ROOT = Path(__file__).parents[2]
 KILLS = 4
 

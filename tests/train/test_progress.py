@@ -15,7 +15,7 @@ from rich.console import Console
 
 from paddle_infra.train import Callback, Checkpoint, EarlyStopping, ProgressBar
 from paddle_infra.train.progress import _duration
-from tests.train.problem import PlainLoader, SeekableLoader, make_trainer
+from tests.train.problem import PlainLoader, SeekableLoader, make_trainer, training_step
 
 
 def plain_console() -> Console:
@@ -271,4 +271,21 @@ def test_duration() -> None:
         "1:01",
         "1:00:00",
         "10:00:00",
+    ]
+
+
+def test_skipped_windows_are_counted() -> None:
+    def step(model: Any, batch: Any) -> Any:
+        calls.append(0)
+        return training_step(model, batch) * (float("nan") if len(calls) in (2, 4) else 1.0)
+
+    calls: list[int] = []
+    console = plain_console()
+    bar = ProgressBar(console=console, interval_s=0)
+    make_trainer([bar], training_step=step, non_finite="skip").fit(SeekableLoader(), max_steps=3)
+    lines = text_of(console).splitlines()
+    assert [re.search(r"epoch 1  (skipped \d|loss)", line)[1] for line in lines] == [  # type: ignore[index]
+        "loss",
+        "skipped 1",
+        "skipped 2",
     ]

@@ -9,6 +9,7 @@ import paddle
 import pytest
 
 from paddle_infra._core.errors import InvalidInputError, NonFiniteLossError, TrainingError
+from paddle_infra.data import LengthBucketSampler, Loader
 from paddle_infra.train import Callback, Trainer, count_items, seed_everything
 from tests.train.problem import (
     BATCHES,
@@ -262,3 +263,23 @@ def test_second_fit_starts_a_new_run() -> None:
     trainer = make_trainer()
     trainer.fit(SeekableLoader(), max_steps=3)
     assert trainer.fit(SeekableLoader(), max_steps=2).step == 2
+
+
+def test_the_error_of_a_loss_that_is_not_finite_names_the_samples() -> None:
+    class Points:
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {"points": np.full(64, math.nan if index == 5 else 1.0, "float32"), "labels": index}
+
+    def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+        return {name: np.array([sample[name] for sample in samples]) for name in ("points", "labels")}
+
+    def step(model: Any, batch: Any) -> Any:
+        return training_step(model, batch) + batch["points"].mean()
+
+    sampler = LengthBucketSampler([1] * 8, 2, shuffle=False)
+    loader = Loader(Points(), sampler, collate, with_ids=True)
+    with pytest.raises(NonFiniteLossError, match=r"step 3, epoch 1, batch 3: .* this batch \(ids \[4, 5\]\)"):
+        make_trainer(training_step=step).fit(loader, max_epochs=1)

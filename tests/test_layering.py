@@ -69,3 +69,11 @@ def test_a_wrong_import_is_seen() -> None:
 def test_no_catch_all_modules() -> None:
     names = {path.name for path in PACKAGE.rglob("*.py")}
     assert not names & {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
+
+
+def test_the_trainer_can_be_read_in_one_sitting() -> None:
+    lines = {
+        path: len(path.read_text(encoding="utf-8").splitlines()) for path in (PACKAGE / "train").rglob("*.py")
+    }
+    assert max(lines.values()) <= 400
+    assert lines[PACKAGE / "train/trainer.py"] < 300

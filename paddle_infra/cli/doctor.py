@@ -22,6 +22,13 @@ from paddle_infra.data import resources
 _EXTRAS = {
     "onnx": ("paddle2onnx", "onnx", "onnxruntime"),
     "nlp": ("paddlenlp",),
+    "search": ("optuna",),
+    "ray": ("ray", "optuna"),
+    "folds": ("sklearn",),
+    "tensorboard": ("tensorboardX",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "text": ("sacrebleu",),
     "bench": ("torch", "onnxruntime", "openvino"),
 }
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "safetensors", "tokenizers", "visualdl", "rich", "onnx",

@@ -216,10 +216,11 @@ def test_the_process_that_is_forked_has_no_thread_but_those_of_numpy() -> None:
 
 
 SCRIPT = """
-import sys
+import signal
 from paddle_infra.data import Loader
 from tests.data.worker_cases import InOrder, Slow, columns
 if {guard}:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell are born ignoring it
     print("start", flush=True)
     for batch in Loader(Slow(), InOrder(), columns, workers=2).iterate(0):
         print(*{{int(p) for p in batch["process"]}}, flush=True)

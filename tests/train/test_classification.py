@@ -23,6 +23,8 @@ def random_case(classes: int, size: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return labels, predictions, labels != -100
 
 
+# scikit-learn 1.7, the last for Python 3.10, takes so many classes for a regression.
+@pytest.mark.filterwarnings("ignore:The number of unique classes:UserWarning")
 @pytest.mark.parametrize(("classes", "size"), [(2, 1), (2, 50), (3, 7), (6, 300), (11, 13), (40, 60)])
 def test_equal_to_scikit_learn_whatever_the_batches(classes: int, size: int) -> None:
     for _ in range(20):

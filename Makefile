@@ -44,7 +44,7 @@ check-cuda: $(VENV)/.onnx,dev $(VENV)/.nvcc build ## What takes longer of what c
 	$(BIN)/python -m pytest -m slow -n auto tests/cuda tests/gpu/test_gpu_bench.py tests/build/test_cuda_library.py $(ARGS)
 	$(BIN)/python -m pytest -n auto tests/cuda/test_nvrtc.py $(ARGS)
 
-check-cuda-bugs: $(VENV)/.onnx,dev build ## Plant every bug in the CUDA kernels and look for it (an hour).
+check-cuda-bugs: $(VENV)/.onnx,dev build ## Plant every bug in the CUDA kernels and look for it (hundreds: long).
 	$(BIN)/python -m pytest -m 'slow or exhaustive' -n auto tests/cuda/test_mutations.py $(ARGS)
 
 check-gpu-emulated: $(VENV)/.onnx,dev build ## Run the tests for GPUs on emulated kernels (10 minutes).

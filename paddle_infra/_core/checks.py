@@ -24,6 +24,16 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise InvalidInputError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+def check_positive(name: str, value: object) -> None:
+    """Raise unless ``value`` is an integer, at least 1.
+
+    Raises:
+        InvalidInputError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidInputError(f"{name}: expected a positive integer, got {value!r}")
+
+
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
     """Return ``value`` as a float if it is a finite number in ``[low, high]``.
 

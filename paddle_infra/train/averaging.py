@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import paddle
 
+from paddle_infra._core.checks import check_positive
 from paddle_infra._core.errors import CheckpointError, InvalidInputError, UnsupportedError
 from paddle_infra.train.batch_norm import batch_norms, refresh_batch_norm, statistics_names
 from paddle_infra.train.callbacks import Callback
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer
 
 
-class WeightAverage(Callback):
+class WeightAverage(Callback, ABC):
     """Base of callbacks that keep an average of the model's weights.
 
     The average is one copy of the trained weights (and running statistics), changed in place. Evaluations run with
@@ -29,8 +31,7 @@ class WeightAverage(Callback):
     """
 
     def __init__(self, every_steps: int) -> None:
-        if isinstance(every_steps, bool) or not isinstance(every_steps, int) or every_steps < 1:
-            raise InvalidInputError(f"every_steps: expected a positive integer, got {every_steps!r}")
+        check_positive("every_steps", every_steps)
         self.every_steps = every_steps
         self.updates = 0
         self._average: dict[str, paddle.Tensor] = {}
@@ -117,9 +118,9 @@ class WeightAverage(Callback):
     def _is_due(self, step: int) -> bool:
         return step % self.every_steps == 0
 
+    @abstractmethod
     def _weight(self) -> float:
         """Return the weight of the new weights in the average, given the number of earlier updates."""
-        raise NotImplementedError
 
     def _skips(self, model: paddle.nn.Layer) -> set[str]:
         """Return the names of tensors that are kept beside the average, but not averaged."""
@@ -215,8 +216,7 @@ class SWA(WeightAverage):
         batches: Iterable[Any] | None = None,
         forward: Callable[[paddle.nn.Layer, Any], Any] | None = None,
     ) -> None:
-        if isinstance(start_step, bool) or not isinstance(start_step, int) or start_step < 1:
-            raise InvalidInputError(f"start_step: expected a positive integer, got {start_step!r}")
+        check_positive("start_step", start_step)
         if (batches is None) != (forward is None):
             raise InvalidInputError("SWA: expected batches and forward, or neither, got one of them")
         super().__init__(every_steps)

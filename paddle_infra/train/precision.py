@@ -11,7 +11,12 @@ from paddle_infra._core.checks import check_choice
 from paddle_infra._core.errors import CheckpointError, InvalidInputError, UnsupportedError
 from paddle_infra._core.matmul_precision import PRECISIONS, get_matmul_precision, set_matmul_precision
 
-_FORMATS = {"bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16"}
+_FORMATS: dict[str, Literal["bfloat16", "float16"]] = {
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "float16": "float16",
+    "fp16": "float16",
+}
 
 
 class Precision(Protocol):
@@ -221,7 +226,7 @@ def precision_from(value: str | Precision | None, device: str) -> Precision:
     if value in PRECISIONS:
         return Float32(value)
     if value in _FORMATS:
-        return MixedPrecision(_FORMATS[value], device=device)  # type: ignore[arg-type]
+        return MixedPrecision(_FORMATS[value], device=device)
     names = ["float32", *PRECISIONS, *_FORMATS]
     raise InvalidInputError(f"precision: expected one of {names} or a Precision object, got {value!r}")
 

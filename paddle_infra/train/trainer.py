@@ -11,6 +11,7 @@ from typing import Any
 
 import paddle
 
+from paddle_infra._core.checks import check_positive
 from paddle_infra._core.errors import InvalidInputError, TrainingError
 from paddle_infra._core.modes import evaluation_mode
 from paddle_infra.train.batches import EpochBatches, count_items, length_of, planned_steps, windows
@@ -78,7 +79,7 @@ class Trainer:
         accumulate: int = 1,
         non_finite: NonFinite = "raise",
     ) -> None:
-        _check_positive("accumulate", accumulate)
+        check_positive("accumulate", accumulate)
         self.strategy = strategy or SingleDevice()
         self.precision = precision_from(precision, paddle.get_device())
         self.model, self.evaluator, self.accumulate = model, evaluator, accumulate
@@ -256,7 +257,7 @@ class Trainer:
             raise InvalidInputError("fit: expected max_epochs or max_steps, got neither")
         for name, value in (("max_epochs", epochs), ("max_steps", steps)):
             if value is not None:
-                _check_positive(name, value)
+                check_positive(name, value)
         if eval_loader is not None:
             self._require_evaluator()
         self.max_epochs, self.max_steps = epochs, steps
@@ -287,8 +288,3 @@ class Trainer:
             with ExitStack() as stack:  # every callback is closed, even if another one fails to
                 for callback in self.callbacks:
                     stack.callback(callback.on_close, self)
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError(f"{name}: expected a positive integer, got {value!r}")

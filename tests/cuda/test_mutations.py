@@ -19,7 +19,7 @@ def test_nothing_is_found_without_a_bug(kernel):
 @pytest.mark.parametrize(
     ("kernel", "bug"),
     [
-        # A sample in every check; all of them take an hour: `make check-cuda-bugs`.
+        # A sample in every check; all of them, hundreds: `make check-cuda-bugs`.
         pytest.param(kernel, bug, id=f"{kernel}: {bug.name}", marks=mark)
         for kernel, target in TARGETS.items()
         for number, bug in enumerate(target.bugs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from paddle_infra._core.errors import InvalidInputError, UnsupportedError
 WeightDecay = float | Callable[[str], float]
 
 
-class DecoupledOptimizer(paddle.optimizer.Optimizer):
+class DecoupledOptimizer(ABC, paddle.optimizer.Optimizer):
     """Base of optimizers that are written in Paddle's own operations, for dynamic mode.
 
     A subclass lists its accumulators in ``_make_accumulators`` and changes the parameter in place in ``_update``.
@@ -44,11 +45,11 @@ class DecoupledOptimizer(paddle.optimizer.Optimizer):
         self._decay_of_group: dict[str, float] = {}
         super().__init__(learning_rate, parameters, None, grad_clip, name)
 
-    def _make_accumulators(self, parameter: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _make_accumulators(self, parameter: Any) -> None: ...
 
-    def _update(self, parameter: Any, gradient: Any, learning_rate: Any, weight_decay: float) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _update(self, parameter: Any, gradient: Any, learning_rate: Any, weight_decay: float) -> None: ...
 
     def _add_param_group(self, param_group: dict[str, Any]) -> None:
         own = param_group.pop("weight_decay", None)  # Paddle would make it a penalty on the loss

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from paddle_infra._core.checks import check_positive
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train.batches import EpochBatches
 from paddle_infra.train.state import TrainState
@@ -68,7 +69,7 @@ def fast_dev_run(
         InvalidInputError: ``windows`` is below 1, or a loader is empty.
         Exception: whatever ``fit`` raises.
     """
-    _check_positive("windows", windows)
+    check_positive("windows", windows)
     state = trainer.state
     harmless = [callback for callback in trainer.callbacks if not callback.writes_files]
     try:
@@ -102,7 +103,7 @@ def overfit_batches(
         InvalidInputError: a number is below 1, or the loader is empty.
         Exception: whatever ``fit`` raises.
     """
-    _check_positive("batches", batches)
+    check_positive("batches", batches)
     few = FirstBatches(train_loader, batches)
     return trainer.fit(few, few if trainer.evaluator is not None else None, max_epochs=max_epochs)
 
@@ -111,8 +112,3 @@ def _first_of_each(loader: Any, count: int) -> Any:
     if isinstance(loader, Mapping):
         return {name: FirstBatches(each, count) for name, each in loader.items()}
     return None if loader is None else FirstBatches(loader, count)
-
-
-def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError(f"{name}: expected a positive integer, got {value!r}")

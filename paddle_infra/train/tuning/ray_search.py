@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from paddle_infra._core.checks import check_positive
 from paddle_infra._core.errors import InvalidInputError, TrainingError
 from paddle_infra._core.extras import require
 from paddle_infra.train.tuning.pruning import Report
@@ -59,8 +60,7 @@ def ray_search(
         InvalidInputError: a bad argument, or steps of a range that Ray cannot draw.
         MissingExtraError: Ray is not installed (or Optuna, for its engine).
     """
-    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
-        raise InvalidInputError(f"trials: expected a positive integer, got {trials!r}")
+    check_positive("trials", trials)
     for what, value, known in (
         ("mode", mode, ("max", "min")),
         ("scheduler", scheduler, ("none", "asha", "median")),

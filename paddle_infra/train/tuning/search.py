@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from paddle_infra._core.checks import check_positive
 from paddle_infra._core.errors import InvalidInputError, TrainingError
 from paddle_infra._core.extras import require
 from paddle_infra.train.tuning.pruning import Report
@@ -84,8 +85,7 @@ def search(
         MissingExtraError: Optuna is not installed.
         TrainingError: the objective returned something that is no finite number.
     """
-    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
-        raise InvalidInputError(f"trials: expected a positive integer, got {trials!r}")
+    check_positive("trials", trials)
     dimensions = as_space(space)
     place = storage if isinstance(storage, SearchStorage) else SearchStorage(storage)
     optuna = require("optuna", extra="search", purpose="hyperparameter search")

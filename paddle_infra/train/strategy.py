@@ -16,12 +16,14 @@ class Strategy(Protocol):
     Attributes:
         rank: number of this process, from 0.
         ranks: how many processes train together.
-        overlap: whether :meth:`exchanging` does anything.
+        overlap: whether gradients may be exchanged in the last pass of a window (:meth:`exchanging`).
+        exchanges_each_pass: whether they must be, in every pass, because no process keeps them whole.
     """
 
     rank: int
     ranks: int
     overlap: bool
+    exchanges_each_pass: bool
 
     def prepare(
         self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
@@ -44,11 +46,10 @@ class Strategy(Protocol):
         """Return the picklable ``value`` of every process, by rank."""
         ...
 
-    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> AbstractContextManager[None]:
+    def exchanging(self, network: paddle.nn.Layer, is_joint: bool) -> AbstractContextManager[None]:
         """Return the context of one forward and backward pass.
 
-        ``is_last`` says that it is the last one of the window, and that every process makes one: gradients may be
-        exchanged meanwhile.
+        ``is_joint`` says that every process makes this pass: gradients may be exchanged meanwhile.
         """
         ...
 
@@ -75,6 +76,7 @@ class SingleDevice:
     rank = 0
     ranks = 1
     overlap = False
+    exchanges_each_pass = False
 
     def __init__(self, device: str | None = None) -> None:
         if device is not None:
@@ -107,7 +109,7 @@ class SingleDevice:
         """Return ``[value]``."""
         return [value]
 
-    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> AbstractContextManager[None]:
+    def exchanging(self, network: paddle.nn.Layer, is_joint: bool) -> AbstractContextManager[None]:
         """Return a context that does nothing."""
         return nullcontext()
 

@@ -21,6 +21,7 @@ import paddle
 
 from paddle_infra._core.errors import PaddleInfraError
 from paddle_infra.train import (
+    FGM,
     Callback,
     Checkpoint,
     DataParallel,
@@ -39,6 +40,7 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
     "parallel": DataParallel,
     "overlap": lambda: DataParallel(overlap=True),
     "sharding": Sharding,
+    "gradients": lambda: Sharding(2),
 }
 
 
@@ -104,7 +106,7 @@ class Program:
 
     def branches(self) -> None:
         """Parameters that some processes do not use, or none does."""
-        for kind in ("parallel", "overlap"):
+        for kind in ("parallel", "overlap", "gradients"):
             trainer = cases.branches_trainer(self.rank, strategy=STRATEGIES[kind]())
             trainer.fit(SeekableLoader(), max_steps=1)
             self.save(f"branches-{kind}", trainer, gradients=trainer.callbacks[0].names)
@@ -112,9 +114,11 @@ class Program:
     def properties(self) -> None:
         """Gradients of windows against one large batch: the cases that the test has drawn."""
         drawn = json.loads((self.folder / "cases.json").read_text())
-        strategies = {kind: STRATEGIES[kind]() for kind in ("parallel", "overlap")}
         errors = [
-            {kind: cases.gradient_error(case, strategy) for kind, strategy in strategies.items()}
+            {
+                kind: cases.gradient_errors(case, STRATEGIES[kind]())
+                for kind in ("parallel", "overlap", "gradients")
+            }
             for case in drawn
         ]
         self.note("properties", errors=errors)
@@ -127,7 +131,11 @@ class Program:
                 lambda: make_trainer(model=paddle.nn.Linear(64, 10 + self.rank), strategy=DataParallel())
             ),
             "parts": self.error(lambda: make_trainer(model=cases.distributed(), strategy=DataParallel())),
-            "stage": self.error(lambda: Sharding(2)),
+            "around": self.error(
+                lambda: make_trainer(
+                    strategy=Sharding(2), training_step=FGM(training_step, "0.weight")
+                ).fit(SeekableLoader(), max_steps=1)
+            ),
             "few parameters": self.error(
                 lambda: make_trainer(model=paddle.nn.Linear(64, 10, bias_attr=False), strategy=Sharding())
             ),
@@ -150,7 +158,13 @@ class Program:
             "only one fails": self.error(
                 lambda: make_trainer([Faulty(1)], strategy=DataParallel()).fit(SeekableLoader(), max_steps=1)
             ),
+            "not finite in parts": self.error(
+                lambda: make_trainer(
+                    strategy=Sharding(2), training_step=cases.NotFinite(self.rank), accumulate=2
+                ).fit(SeekableLoader(), max_steps=1)
+            ),
             "sparse": self.error(cases.train_sparse),
+            "sparse in parts": self.error(lambda: cases.train_sparse(Sharding(2))),
         }
         full = Checkpoint(self.folder / "refused", every_steps=1)
         make_trainer([full], strategy=DataParallel()).fit(SeekableLoader(), max_steps=1)

@@ -27,9 +27,11 @@ class ReplicatedModel(ABC):
         ranks: how many processes there are.
         device: the device of this process.
         overlap: whether gradients may be exchanged while the last backward pass runs.
+        exchanges_each_pass: whether they are, in every pass.
     """
 
     overlap = False
+    exchanges_each_pass = False
 
     def __init__(self) -> None:
         self.processes = Processes(type(self).__name__)
@@ -65,7 +67,7 @@ class ReplicatedModel(ABC):
         return self.processes.gather(value)
 
     @contextmanager
-    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> Iterator[None]:
+    def exchanging(self, network: paddle.nn.Layer, is_joint: bool) -> Iterator[None]:
         """Do nothing: gradients are exchanged at the end of the window."""
         yield
 
@@ -145,13 +147,13 @@ class DataParallel(ReplicatedModel):
         return wrapped, optimizer
 
     @contextmanager
-    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> Iterator[None]:
-        """Within, the forward and backward pass exchange gradients if ``is_last``.
+    def exchanging(self, network: paddle.nn.Layer, is_joint: bool) -> Iterator[None]:
+        """Within, the forward and backward pass exchange gradients if ``is_joint``.
 
         Raises:
             InvalidInputError: the training step did not call the model exactly once.
         """
-        if not (self.overlap and is_last):
+        if not (self.overlap and is_joint):
             yield
             return
         calls: list[int] = []

@@ -2,56 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import paddle
 
-from paddle_infra._core.errors import InvalidInputError, UnsupportedError
+from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.train.distributed.parallel import ReplicatedModel
+from paddle_infra.train.distributed.parts import (
+    clip_of_parts,
+    plain_parameters,
+    refuse_model_parallel,
+    refuse_sparse,
+)
+from paddle_infra.train.distributed.reduction import GradientReduction
 
 
 class Sharding(ReplicatedModel):
     """Data-parallel training in which each process keeps the optimizer's state of a part of the parameters.
 
-    Paddle's fleet divides the parameters over the processes (``sharding_degree``). After the gradients are summed,
-    each process updates its parameters and sends them to the others: the result is the same as with
+    Paddle's fleet divides the parameters over the processes (``sharding_degree``). Each process updates its parameters
+    from the summed gradients and sends them to the others: the result is the same as with
     :class:`~paddle_infra.train.DataParallel`, and the optimizer's state takes a share of the memory. Gradient
     clipping sees all gradients. Checkpoints are the same as those of any other strategy: they can be written with
     one and resumed with another.
 
+    With stage 2 each process also keeps only the gradients of its parameters: they are summed to their owner and freed
+    elsewhere while every backward pass runs. So every process must make equally many passes: one with fewer
+    micro-batches repeats another's with weight 0. Training steps that make several backward passes
+    (:class:`~paddle_infra.train.FGM`) and loss scaling (float16) are refused; callbacks see the gradients of their
+    process only. For stage 3, parameters in parts too, see :class:`~paddle_infra.train.FullySharded`.
+
     Args:
-        stage: 1. Stages 2 and 3 (gradients and parameters in parts too) are refused.
+        stage: 1 or 2.
 
     Raises:
-        InvalidInputError: the program was not started by the launcher, or the stage is none.
-        UnsupportedError: stage 2 or 3.
+        InvalidInputError: the program was not started by the launcher, or the stage is none of these.
+        UnsupportedError: layers are spread over processes (tensor parallel).
 
     References:
         Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models,
-        arXiv:1910.02054, section 5.1. We sum gradients in all processes instead of reducing each to its owner:
-        clipping and callbacks see the whole, for half as much traffic again.
+        arXiv:1910.02054, sections 5.1 and 5.2. In stage 1 we sum gradients in all processes instead of reducing each
+        to its owner: callbacks see the whole, for half as much traffic again.
     """
 
     def __init__(self, stage: int = 1) -> None:
-        if stage not in (1, 2, 3):
-            raise InvalidInputError(f"Sharding: stage: expected 1, 2 or 3, got {stage!r}")
+        if stage not in (1, 2):
+            raise InvalidInputError(
+                f"Sharding: stage: expected 1 or 2, got {stage!r}: stage 3 is FullySharded()"
+            )
         super().__init__()
-        if stage > 1 and self.processes.backend == "gloo":
-            raise UnsupportedError(
-                f"Sharding: stage: expected 1 on CPUs, got {stage}: stages 2 and 3 need NCCL (GPUs); with gloo Paddle "
-                "has no reduce_scatter, and every level of its group_sharded_parallel fails"
-            )
-        if stage > 1:
-            raise UnsupportedError(
-                f"Sharding: stage: expected 1, got {stage}: Paddle's stages 2 and 3 average gradients within every "
-                "backward pass, which cannot be exact where processes have windows of different length"
-            )
-        if self.processes.model_parallel > 1:
-            raise UnsupportedError(
-                "Sharding: expected whole layers, got fleet.init with a model-parallel degree: use DataParallel"
-            )
+        self.exchanges_each_pass = stage == 2 and self.ranks > 1
+        refuse_model_parallel(self.processes, "Sharding")
         self._owners: dict[str, int] = {}
+        self._reduction: GradientReduction | None = None
 
     def prepare(
         self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
@@ -62,28 +67,47 @@ class Sharding(ReplicatedModel):
             InvalidInputError: there are more processes than parameters.
             UnsupportedError: the optimizer has groups of parameters, or has already made its state.
         """
-        parameters = list(optimizer._parameter_list)
-        if isinstance(parameters[0], dict):
-            raise UnsupportedError(
-                "Sharding: expected an optimizer over a list of parameters, got groups of them"
-            )
+        parameters = plain_parameters(optimizer, "Sharding")
         if len(parameters) < self.ranks:
             raise InvalidInputError(
                 f"Sharding: expected at most {len(parameters)} processes, one for each parameter, got {self.ranks}"
             )
-        if any(optimizer._accumulators.values()):
-            raise UnsupportedError(
-                "Sharding: expected an optimizer that has not stepped yet, got one with a state"
-            )
+        if self.exchanges_each_pass:
+            refuse_sparse(model)
         model, optimizer = super().prepare(model, optimizer)
         if self.ranks == 1:
             return model, optimizer
-        if optimizer._grad_clip is not None:
-            optimizer._grad_clip = WholeClip(optimizer._grad_clip, parameters)
+        clip = optimizer._grad_clip
+        optimizer._grad_clip = None  # else fleet puts one of its own in its place
         divided = self._divide(optimizer)
+        if self.exchanges_each_pass:
+            optimizer._grad_clip = clip_of_parts(clip, self.processes)
+            self._reduction = GradientReduction(parameters, divided._param2rank, self.processes)
+        elif clip is not None:
+            optimizer._grad_clip = WholeClip(clip, parameters)
         named = {parameter.name: name for name, parameter in model.named_parameters()}
         self._owners = {named.get(name, name): rank for name, rank in divided._param2rank.items()}
-        return model, ShardedOptimizer(optimizer, divided, parameters)
+        return model, ShardedOptimizer(optimizer, divided, parameters, self._reduction)
+
+    @contextmanager
+    def exchanging(self, network: paddle.nn.Layer, is_joint: bool) -> Iterator[None]:
+        """With stage 2, sum the gradients to their owners within."""
+        if self._reduction is None:
+            yield
+            return
+        with self._reduction.reducing():
+            yield
+
+    def reduce_gradients(self, model: paddle.nn.Layer) -> None:
+        """Make the gradients complete: all of them in each process, or with stage 2 those that it owns.
+
+        Raises:
+            UnsupportedError: a gradient is sparse.
+        """
+        if self._reduction is None:
+            super().reduce_gradients(model)
+        else:
+            self._reduction.drop_absent()
 
     def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
         """Return the whole state in process 0, and in the others their part of it."""
@@ -136,15 +160,22 @@ class ShardedOptimizer:
         optimizer: the optimizer, restricted to the parameters of this process.
         divided: fleet's ``DygraphShardingOptimizer`` around it.
         parameters: those of all processes.
+        reduction: what sums the gradients, if each process keeps its own only.
 
     Attributes:
         unsharded: the optimizer.
     """
 
     def __init__(
-        self, optimizer: paddle.optimizer.Optimizer, divided: Any, parameters: Sequence[paddle.Tensor]
+        self,
+        optimizer: paddle.optimizer.Optimizer,
+        divided: Any,
+        parameters: Sequence[paddle.Tensor],
+        reduction: GradientReduction | None,
     ) -> None:
-        self.__dict__.update(unsharded=optimizer, _divided=divided, _parameter_list=list(parameters))
+        self.__dict__.update(
+            unsharded=optimizer, _divided=divided, _parameter_list=list(parameters), _reduction=reduction
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["unsharded"], name)
@@ -156,13 +187,18 @@ class ShardedOptimizer:
         """Update the parameters of this process from the summed gradients, and exchange them."""
         # Not fleet's own step, which would average the gradients: they are sums already.
         self.unsharded.step()
-        self._divided._sharding_sync_parameters()
+        if self._reduction is not None:
+            self._reduction.share_parameters()
+        else:
+            self._divided._sharding_sync_parameters()
 
     def clear_grad(self, set_to_zero: bool = True) -> None:
         """Clear the gradients of all parameters, also those of other processes."""
         for parameter in self._parameter_list:
             if not parameter.stop_gradient:
                 parameter.clear_gradient(set_to_zero)
+        if self._reduction is not None:
+            self._reduction.clear()
 
 
 class WholeClip:

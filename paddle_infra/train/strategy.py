@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
+from paddle_infra._core.errors import UnsupportedError
+
 
 class Strategy(Protocol):
     """What the trainer asks of a strategy. Methods that mention processes are called by all of them at once.
@@ -18,12 +20,15 @@ class Strategy(Protocol):
         ranks: how many processes train together.
         overlap: whether gradients may be exchanged in the last pass of a window (:meth:`exchanging`).
         exchanges_each_pass: whether they must be, in every pass, because no process keeps them whole.
+        has_whole_parameters: whether every process has all parameters all the time, not only where they are
+            :meth:`gathered`.
     """
 
     rank: int
     ranks: int
     overlap: bool
     exchanges_each_pass: bool
+    has_whole_parameters: bool
 
     def prepare(
         self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
@@ -57,6 +62,14 @@ class Strategy(Protocol):
         """Replace every gradient by its sum over all processes."""
         ...
 
+    def gathered(self, model: paddle.nn.Layer) -> AbstractContextManager[None]:
+        """Return a context in which every process has all parameters; they may be read, called and set."""
+        ...
+
+    def whole_weights(self, model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
+        """Return all parameters and buffers by name in process 0."""
+        ...
+
     def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
         """Return the whole state of the optimizer in process 0; in the others at least the part that each holds."""
         ...
@@ -64,6 +77,15 @@ class Strategy(Protocol):
     def own_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
         """Return the part of the whole state that this process is to hold."""
         ...
+
+
+def require_whole_parameters(strategy: Strategy, who: str) -> None:
+    """Raise UnsupportedError if ``who``, which reads all parameters outside of passes, would find only a part."""
+    if not strategy.has_whole_parameters:
+        raise UnsupportedError(
+            f"{who}: expected a strategy under which every process has all parameters, got "
+            f"{type(strategy).__name__} with parameters in parts: use stage 1 or 2"
+        )
 
 
 class SingleDevice:
@@ -77,6 +99,7 @@ class SingleDevice:
     ranks = 1
     overlap = False
     exchanges_each_pass = False
+    has_whole_parameters = True
 
     def __init__(self, device: str | None = None) -> None:
         if device is not None:
@@ -115,6 +138,14 @@ class SingleDevice:
 
     def reduce_gradients(self, model: paddle.nn.Layer) -> None:
         """Do nothing: the gradients are whole."""
+
+    def gathered(self, model: paddle.nn.Layer) -> AbstractContextManager[None]:
+        """Return a context that does nothing: all parameters are here."""
+        return nullcontext()
+
+    def whole_weights(self, model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
+        """Return parameters and buffers by name."""
+        return dict(model.state_dict())
 
     def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
         """Return ``tensors``: they are all there is."""

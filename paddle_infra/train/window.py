@@ -123,8 +123,8 @@ class WindowStep:
             raise InvalidInputError(f"non_finite: expected 'raise' or 'skip', got {non_finite!r}")
         if strategy.exchanges_each_pass and getattr(precision, "scaler", None) is not None:
             raise UnsupportedError(
-                f"precision: expected no loss scaling with {type(strategy).__name__}, which keeps gradients in parts, got "
-                "float16: use bfloat16"
+                f"precision: expected no loss scaling with {type(strategy).__name__}, which keeps gradients in parts, "
+                "got float16: use bfloat16"
             )
         self.network, self.optimizer, self.training_step, self.count = (
             network,
@@ -195,8 +195,8 @@ class WindowStep:
         strategy = self.strategy
         if self._is_around:
             raise UnsupportedError(
-                f"training step: expected one backward pass for each micro-batch, since {type(strategy).__name__} keeps "
-                f"gradients in parts, got {type(self.training_step).__name__}: train with DataParallel"
+                f"training step: expected one backward pass for each micro-batch, since {type(strategy).__name__} "
+                f"keeps gradients in parts, got {type(self.training_step).__name__}: train with DataParallel"
             )
         lengths = strategy.gather(len(passes))
         if min(lengths) == max(lengths):

@@ -18,7 +18,7 @@ from tests.train import distributed_cases as cases
 from tests.train.launching import launch
 from tests.train.problem import SeekableLoader, make_trainer, tensors
 
-KINDS = ("parallel", "overlap", "sharding", "gradients")
+KINDS = ("parallel", "overlap", "sharding", "gradients", "parameters")
 
 
 @st.composite
@@ -107,6 +107,32 @@ def test_micro_batches_without_a_valid_item(folder: Path, kind: str) -> None:
     assert_close(arrays(folder, f"{kind}-patchy"), tensors(single))
 
 
+@pytest.mark.parametrize("kind", ["sharding", "gradients", "parameters"])
+def test_a_transformer_in_parts_equals_whole_ones(folder: Path, kind: str) -> None:
+    found, expected = arrays(folder, f"transformer-{kind}"), arrays(folder, "transformer-parallel")
+    assert_close(found, expected)
+    losses = [
+        note["metrics"]["loss"] for k in (kind, "parallel") for note in notes(folder, f"transformer-{k}")
+    ]
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-6)
+
+
+def test_stage_2_keeps_half_of_the_gradients_and_stage_3_half_of_the_parameters(folder: Path) -> None:
+    held = {
+        kind: [note["held"] for note in notes(folder, f"transformer-{kind}")]
+        for kind in ("sharding", "gradients", "parameters")
+    }
+    for stage_1, stage_2, stage_3 in zip(*held.values(), strict=True):
+        assert stage_1["gradients"] == stage_1["parameters"] == stage_1["parameters in a layer"] == 1
+        assert stage_2["parameters"] == 1
+        for share in (stage_2["gradients"], stage_3["gradients"], stage_3["parameters"]):
+            assert 0.4 < share < 0.6
+        # Of four layers, each with a fifth of the parameters, one is whole.
+        assert stage_3["parameters in a layer"] < 0.75
+    for what in ("gradients", "parameters"):
+        assert sum(shares[what] for shares in held["parameters"]) == pytest.approx(1)
+
+
 def test_every_process_keeps_its_part_of_the_optimizer_and_process_0_saves_the_whole(folder: Path) -> None:
     parts = [set(note["own"]) for note in notes(folder, "sharding-1")]
     assert parts[0]
@@ -149,10 +175,10 @@ def test_gradients_of_windows_in_two_processes_equal_one_large_batch(folder: Pat
     assert len(first) >= 50
     names = {name for name, _ in cases.seeded_mlp().named_parameters()}
     for case, *of_processes in zip(drawn_cases(60), first, second, strict=True):
-        for kind in ("parallel", "overlap", "gradients"):
+        for kind in ("parallel", "overlap", "gradients", "parameters"):
             own = [errors[kind] for errors in of_processes]
             assert max(error for errors in own for error in errors.values()) <= 1e-6, case
-            if kind == "gradients":  # each process has its part
+            if kind in ("gradients", "parameters"):  # each process has its part
                 assert not own[0].keys() & own[1].keys()
                 assert own[0].keys() | own[1].keys() == names
             else:
@@ -166,7 +192,10 @@ def test_gradients_of_windows_in_two_processes_equal_one_large_batch(folder: Pat
         ("different", "InvalidInputError: model: expected the same in all processes, got .*10.*0 .*11.*process 1"),
         ("parts", "UnsupportedError: tensor-parallel parameters .*: expected GPUs .NCCL., got gloo.*c_identity"),
         ("around", "UnsupportedError: training step: expected one backward pass .*Sharding.*, got FGM: .*DataParallel"),
-        ("sparse in parts", r"UnsupportedError: embeddings \['embedding'\]: expected dense gradients .*got sparse=True"),
+        ("sparse in parts", r"UnsupportedError: embeddings \['embedding'\]: expected dense gradients .*got sparse=Tr"),
+        ("average", r"UnsupportedError: EMA: expected .* every process has all parameters, got Sharding"),
+        ("histograms", r"UnsupportedError: VisualDLLogger.histograms_every=.*: expected .* all parameters, got Sh"),
+        ("called elsewhere", "UnsupportedError: Sharding: expected the model to be called by the training step or"),
         ("few parameters", "InvalidInputError: Sharding: expected at most 1 processes, .*, got 2"),
         ("few batches", "InvalidInputError: train_loader: expected at least one batch for each of the 2 .*, got 1"),
         ("plain loader", "InvalidInputError: loader: expected one with iterate.*for 2 processes.*got list"),
@@ -222,7 +251,7 @@ def test_a_program_started_without_the_launcher_is_told_how(monkeypatch: pytest.
             InvalidInputError, match=r"expected a process of Paddle's launcher.*paddle.distributed.launch"
         ):
             strategy()
-    with pytest.raises(InvalidInputError, match="stage: expected 1 or 2, got 4: stage 3 is FullySharded"):
+    with pytest.raises(InvalidInputError, match="stage: expected 1, 2 or 3, got 4"):
         Sharding(4)
 
 

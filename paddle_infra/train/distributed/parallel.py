@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import paddle
@@ -28,10 +28,12 @@ class ReplicatedModel(ABC):
         device: the device of this process.
         overlap: whether gradients may be exchanged while the last backward pass runs.
         exchanges_each_pass: whether they are, in every pass.
+        has_whole_parameters: whether every process has all parameters all the time.
     """
 
     overlap = False
     exchanges_each_pass = False
+    has_whole_parameters = True
 
     def __init__(self) -> None:
         self.processes = Processes(type(self).__name__)
@@ -79,6 +81,14 @@ class ReplicatedModel(ABC):
         """
         if self.ranks > 1:
             sum_gradients([p for p in model.parameters() if not p.stop_gradient], self.processes)
+
+    def gathered(self, model: paddle.nn.Layer) -> AbstractContextManager[None]:
+        """Return a context that does nothing: every process has all parameters."""
+        return nullcontext()
+
+    def whole_weights(self, model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
+        """Return parameters and buffers by name."""
+        return dict(model.state_dict())
 
     def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
         """Return ``tensors``: every process holds them all.

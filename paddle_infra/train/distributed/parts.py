@@ -38,9 +38,7 @@ def plain_parameters(optimizer: paddle.optimizer.Optimizer, who: str) -> list[pa
     if isinstance(parameters[0], dict):
         raise UnsupportedError(f"{who}: expected an optimizer over a list of parameters, got groups of them")
     if any(optimizer._accumulators.values()):
-        raise UnsupportedError(
-            f"{who}: expected an optimizer that has not stepped yet, got one with a state"
-        )
+        raise UnsupportedError(f"{who}: expected an optimizer that has not stepped yet, got one with a state")
     return parameters
 
 

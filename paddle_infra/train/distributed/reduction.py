@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -25,6 +25,9 @@ class GradientReduction:
         owners: rank of the owner, by the parameter's automatic name.
         processes: the processes.
 
+    Attributes:
+        is_reduced: called with each parameter whose gradient has been summed.
+
     References:
         Rajbhandari et al., ZeRO, arXiv:1910.02054, section 5.2; Li et al., PyTorch Distributed, arXiv:2006.15704,
         section 3.2.3 (the fixed order). We sum parameter by parameter, not in buckets: none is copied.
@@ -36,6 +39,7 @@ class GradientReduction:
         self._parameters = list(reversed(parameters))
         self._owners = [owners[parameter.name] for parameter in self._parameters]
         self._processes = processes
+        self.is_reduced: Callable[[paddle.Tensor], None] | None = None
         self._is_active = False
         self._is_complete = [False] * len(self._parameters)
         self._is_present = [False] * len(self._parameters)
@@ -101,10 +105,12 @@ class GradientReduction:
         gradient = parameter._grad_ivar()
         self._is_present[index] |= gradient is not None
         if gradient is None:
-            gradient = paddle.zeros_like(parameter)
+            gradient = paddle.zeros(parameter.shape, parameter.dtype)
             if owner == processes.rank:
                 parameter.grad = gradient
                 gradient = parameter._grad_ivar()
         dist.reduce(gradient, dst=processes.group.ranks[owner], group=processes.group)
         if owner != processes.rank:
             parameter.clear_gradient(False)
+        if self.is_reduced is not None:
+            self.is_reduced(parameter)

@@ -244,7 +244,7 @@ def _standard(graph: Graph, call: _Call, masks: _Masks) -> str:
     bias = masks.bias()
     result = graph.add(
         "Attention",
-        [query, key, value] + ([] if bias is None else [bias]),
+        [query, key, value] + ([] if bias is None else [_whole_bias(graph, call, bias)]),
         scale=call.scale,
         softcap=call.softcap or None,
     )
@@ -278,7 +278,7 @@ def _contrib(graph: Graph, call: _Call, masks: _Masks) -> str:
 
 
 def _whole_bias(graph: Graph, call: _Call, bias: str) -> str:
-    """Repeat a bias along queries and keys: ONNX Runtime broadcasts it over batch and heads only."""
+    """Repeat a bias along queries and keys: ONNX Runtime 1.31 broadcasts it over batch and heads only."""
     queries, keys = graph.size(graph.name(call.query), 1), graph.size(graph.name(call.key), 1)
     target = graph.add("Concat", [graph.integers([1, 1]), queries, keys], axis=0)
     return str(graph.add("Expand", [bias, target]))

@@ -51,6 +51,18 @@ def full_like(graph: Graph, operator: Operator) -> str:
     return str(graph.add("Expand", [graph.constant(number.reshape([1]), operator.output().dtype), shape]))
 
 
+@lowers("pd_op.full_batch_size_like")
+def full_batch_size_like(graph: Graph, operator: Operator) -> str:
+    """A tensor of one number with one size taken from another tensor."""
+    attributes = operator.attributes
+    sizes = [int(size) for size in attributes["shape"]]
+    size = graph.size(graph.name(operator.input(0)), int(attributes["input_dim_idx"]))
+    place = int(attributes["output_dim_idx"])
+    parts = [graph.integers(sizes[:place]), size, graph.integers(sizes[place + 1 :])]
+    number = graph.constant([attributes["value"]], operator.output().dtype)
+    return str(graph.add("Expand", [number, graph.add("Concat", parts, axis=0)]))
+
+
 @lowers("pd_op.arange")
 def arange(graph: Graph, operator: Operator) -> str:
     """Numbers from start to end in steps."""

@@ -73,6 +73,12 @@ def transposed_convolution(graph: Graph, operator: Operator) -> str:
     )
 
 
+@lowers("pd_op.max_pool2d_with_index", "pd_op.max_pool3d_with_index")
+def pool_with_index(graph: Graph, operator: Operator) -> list[str | None]:
+    """The largest element of windows; where they were is not written."""
+    return [pool(graph, operator), None]
+
+
 @lowers("pd_op.pool2d", "pd_op.pool3d")
 def pool(graph: Graph, operator: Operator) -> str:
     """The largest or mean element of windows; adaptive pooling to one element, or in equal windows."""
@@ -82,7 +88,7 @@ def pool(graph: Graph, operator: Operator) -> str:
     if sizes is None:
         sizes = graph.expect_known(operator, operator.input(1), "the window").reshape(-1)
     sizes = [int(n) for n in sizes]
-    is_max = attributes["pooling_type"] == "max"
+    is_max = attributes.get("pooling_type", "max") == "max"
     name, spatial = graph.name(value), value.rank - 2
     axes = list(range(2, value.rank))
     if attributes["global_pooling"] or (attributes["adaptive"] and all(n == 1 for n in sizes)):

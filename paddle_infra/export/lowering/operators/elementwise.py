@@ -286,10 +286,10 @@ def add_n(graph: Graph, operator: Operator) -> str:
 
 @lowers("pd_op.dropout")
 def dropout(graph: Graph, operator: Operator) -> list[str | None]:
-    """Nothing in evaluation; "downscale_in_infer" scales."""
+    """Nothing in evaluation; "downscale_in_infer" (called otherwise inside Paddle) scales."""
     value = operator.input(0)
     name = graph.name(value)
-    if operator.attributes["mode"] == "downscale_in_infer":
+    if operator.attributes["mode"] == "downgrade_in_infer":
         rate = float(graph.expect_known(operator, operator.input(2), "the dropout probability").reshape([]))
         name = str(graph.add("Mul", [name, graph.like(value, 1.0 - rate)]))
     return [name, None]

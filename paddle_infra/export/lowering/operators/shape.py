@@ -97,7 +97,10 @@ def squeeze(graph: Graph, operator: Operator) -> list[str | None]:
     value = operator.input(0)
     axes = graph.expect_known(operator, operator.input(1), "axes").reshape(-1)
     chosen = [int(axis) % value.rank for axis in axes] or list(range(value.rank))
-    ones = [axis for axis in chosen if value.shape[axis] == 1]
+    all_go = operator.output().rank == value.rank - len(
+        chosen
+    )  # also those whose size the program does not know
+    ones = [axis for axis in chosen if all_go or value.shape[axis] == 1]
     return [graph.squeeze(graph.name(value), ones) if ones else graph.name(value), None]
 
 
@@ -238,6 +241,8 @@ def pad(graph: Graph, operator: Operator) -> str:
 @lowers("pd_op.tril", "pd_op.triu")
 def triangle(graph: Graph, operator: Operator) -> str:
     """The lower or upper triangle of each matrix."""
+    if graph.opset < 14:
+        graph.refuse(operator, "triangles, which ONNX has from opset 14 on")
     diagonal = graph.constant(np.asarray(operator.attributes["diagonal"], np.int64))
     upper = int(operator.name == "pd_op.triu")
     value = operator.input(0)

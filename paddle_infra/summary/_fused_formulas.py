@@ -49,7 +49,7 @@ def _norm(additions: int) -> Formula:
 
 
 def _formulas() -> dict[str, Formula]:
-    table: dict[str, Formula] = {"round_to_bf16": lambda operation: Cost()}
+    table: dict[str, Formula] = {"round_to_bf16": _paddle_formulas.free}
     table |= dict.fromkeys(("linear", "linear_bias"), _linear)
     table |= dict.fromkeys(("attention", "attention_bias", "attention_decode"), _attention)
     table |= dict.fromkeys(("linear_cross_entropy", "linear_cross_entropy_bias", "linear_topk"), _head)

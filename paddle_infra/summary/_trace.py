@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import paddle
@@ -11,13 +12,17 @@ from paddle_infra.summary._inputs import map_tensors
 from paddle_infra.summary.operations import Operation, Value
 
 
+class NotCapturedError(Exception):
+    """Paddle cannot make a program of a model."""
+
+
 def operations_of(
     model: paddle.nn.Layer, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> list[Operation]:
     """Capture the model once for these inputs and return its operators; nothing is computed.
 
     Raises:
-        Exception: whatever Paddle raises where a model cannot be captured.
+        NotCapturedError: Paddle cannot capture the model; says why.
     """
     specs: list[paddle.static.InputSpec] = []
 
@@ -45,20 +50,31 @@ def operations_of(
         changes.append((len(operators) - _first_after_parameters(operators), name))
 
     with watched(model, entered=lambda name: note(name), left=lambda name, outer, outputs: note(outer)):
-        captured = paddle.jit.to_static(call, full_graph=True).get_concrete_program(specs)[0]
+        try:
+            captured = paddle.jit.to_static(call, full_graph=True).get_concrete_program(specs)[0]
+        except Exception as error:  # Paddle, and the model as Paddle rewrites it, raise of every kind
+            lines = str(error).strip().splitlines()
+            raise NotCapturedError(f"{type(error).__name__}: {lines[-1].strip() if lines else ''}") from error
     operators = captured.main_program.global_block().ops
     operators = operators[_first_after_parameters(operators) :]
-    found, layer, upcoming = [], "", iter([*changes, (len(operators) + 1, "")])
+    found: list[Operation] = []
+    layer, upcoming = "", iter([*changes, (len(operators) + 1, "")])
     start, following = next(upcoming)
     for index, operator in enumerate(operators):
         while start <= index:
             layer = following
             start, following = next(upcoming)
-        if (
-            operator.name().split(".")[0] != "builtin"
-        ):  # parameters, and lists of tensors made and taken apart
-            found.append(_operation(operator, layer))
+        found += _operations(operator, layer)
     return found
+
+
+def _operations(operator: Any, layer: str) -> Iterator[Operation]:
+    if operator.name() == "pd_op.pylayer":  # its forward pass runs, whatever the values
+        for inner in next(iter(operator.blocks())).ops:
+            yield from _operations(inner, layer)
+    # The other dialects hold parameters, lists of tensors made and taken apart, and the ends of blocks.
+    elif operator.name().split(".")[0] not in ("builtin", "cf"):
+        yield _operation(operator, layer)
 
 
 class _Place:
@@ -77,7 +93,7 @@ def _first_after_parameters(operators: list[Any]) -> int:
 
 
 def _operation(operator: Any, layer: str) -> Operation:
-    attributes = {name: value for name, value in operator.attrs().items() if name not in ("op_callstack",)}
+    attributes = {name: value for name, value in operator.attrs().items() if name != "op_callstack"}
     inputs: list[Value] = []
     for operand in operator.operands_source():
         if not operand.initialized():

@@ -18,7 +18,8 @@ from paddle_infra.summary._hooks import watched
 from paddle_infra.summary._inputs import as_arguments
 from paddle_infra.summary._measure import measure, unchanged
 from paddle_infra.summary._paddle_formulas import FORMULAS as _PADDLE
-from paddle_infra.summary._trace import operations_of
+from paddle_infra.summary._paddle_formulas import free
+from paddle_infra.summary._trace import NotCapturedError, operations_of
 from paddle_infra.summary.operations import Cost, Formula, Operation
 from paddle_infra.summary.result import LayerRow, Summary
 
@@ -82,8 +83,8 @@ def summary(
     try:
         with unchanged(model):
             operations = operations_of(model, arguments, named)
-    except Exception as error:  # Paddle raises of every kind; the reason is part of the result
-        failure = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error) else ''}"
+    except NotCapturedError as error:  # the rest of the table stands, and says so
+        failure = str(error)
     else:
         table = {**_PADDLE, **_FUSED, **(formulas or {})}
         for operation in operations:
@@ -104,7 +105,9 @@ def summary(
 
 def _cost(operation: Operation, table: Mapping[str, Formula]) -> Cost | None:
     formula = table.get(operation.name)
-    return formula(operation) if formula is not None and operation.is_known else None
+    if formula is None or not (operation.is_known or formula is free):
+        return None
+    return formula(operation)
 
 
 def _times(

@@ -182,6 +182,48 @@ def test_what_depends_on_values_is_listed() -> None:
     assert found.not_counted == {"pd_op.if": 1}
 
 
+def test_a_loop_is_listed() -> None:
+    class Loop(nn.Layer):
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            count = paddle.zeros([], "int32")
+            while count < 3:
+                x = paddle.matmul(x, x)
+                count = count + 1
+            return x
+
+    assert summary(Loop(), paddle.ones([4, 4])).not_counted == {"pd_op.while": 1}
+
+
+def test_sizes_that_are_in_the_data_are_listed_where_they_matter() -> None:
+    found = summary(Run(lambda x: x[x > 0.5] * 2.0), paddle.ones([4, 4]))
+    assert found.not_counted == {"pd_op.scale": 1}  # selecting is free, whatever the size
+
+
+def test_the_forward_pass_of_a_pylayer_is_counted() -> None:
+    class Square(paddle.autograd.PyLayer):
+        @staticmethod
+        def forward(ctx: Any, x: paddle.Tensor) -> paddle.Tensor:
+            y = paddle.tanh(x)
+            ctx.save_for_backward(y)
+            return paddle.matmul(y, y)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
+            return gradient
+
+    class Model(nn.Layer):
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            return Square.apply(x)
+
+    x = paddle.ones([4, 4])
+    x.stop_gradient = False
+    found = summary(Model(), x)
+    assert found.product_flops == 2 * 4**3
+    assert found.flops == 2 * 4**3 + 16
+    assert found.not_counted == {}
+    assert found.activation_bytes == 64
+
+
 def test_a_model_that_cannot_be_captured_says_why() -> None:
     def function(x: paddle.Tensor) -> paddle.Tensor:
         return paddle.to_tensor(np.tanh(x.numpy()))
@@ -192,6 +234,8 @@ def test_a_model_that_cannot_be_captured_says_why() -> None:
     assert "FLOPs unknown: Paddle could not capture the model" in str(found)
     assert found.to_dict()["flops"] is None
     assert found[""].output_shapes == ((2, 2),)
+    assert paddle.in_dynamic_mode()
+    assert of(lambda x: x + 1.0, [2]).flops == 2  # the next one is none the worse
 
 
 def test_every_compiled_operator_has_a_formula() -> None:

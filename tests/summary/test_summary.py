@@ -134,6 +134,26 @@ def test_kept_bytes_by_hand() -> None:
     assert [found[name].activation_bytes for name in "012"] == [0, 3 * 6 * 4, 0]
 
 
+def test_recomputed_layers_keep_only_their_input() -> None:
+    from paddle.distributed.fleet.utils import recompute
+
+    class Recomputed(nn.Layer):
+        def __init__(self, *, is_recomputed: bool) -> None:
+            super().__init__()
+            self.first, self.is_recomputed = nn.Linear(4, 4), is_recomputed
+            self.rest = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 4))
+
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            x = self.first(x)
+            return recompute(self.rest, x) if self.is_recomputed else self.rest(x)
+
+    x = paddle.rand([32, 4])
+    whole, less = (summary(Recomputed(is_recomputed=flag), x) for flag in (False, True))
+    assert whole.activation_bytes == 32 * 4 * 4 + 32 * 64 * 4
+    assert less.activation_bytes == 32 * 4 * 4
+    assert less.product_flops == whole.product_flops
+
+
 def test_bytes_that_overlap_count_once() -> None:
     known = Bytes()
     assert known.add(100, 200) == 100

@@ -99,6 +99,8 @@ class Runner:
 
     def outputs_of_layers(self, inputs: Arrays) -> dict[str, paddle.Tensor]:
         """Run on other inputs and return what the layers give."""
+        if not self._layers:
+            return {}
         found: dict[str, paddle.Tensor] = {}
         with self._hooked({}, found), paddle.no_grad():
             self._model(**{name: paddle.to_tensor(array) for name, array in inputs.items()})

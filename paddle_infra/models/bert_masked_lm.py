@@ -104,10 +104,11 @@ class BertForMaskedLM(EncoderModel):
     ) -> tuple[Tensor, Tensor]:
         """Return probabilities and ids of the ``k`` likeliest tokens of every place, ``[batch_size, seq_len, k]``.
 
-        The logits are never stored.
+        The logits are never stored, and nothing has a gradient.
         """
-        features = self.features(input_ids, token_type_ids, attention_mask, task_type_ids)
-        return ops.linear_topk(features, self._words(), k, bias=self.output_bias)
+        with paddle.no_grad():
+            features = self.features(input_ids, token_type_ids, attention_mask, task_type_ids)
+            return ops.linear_topk(features, self._words(), k, bias=self.output_bias)
 
     def _words(self) -> Tensor:
         return self.encoder.embeddings.word.weight

@@ -24,8 +24,13 @@ _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-# Of the field's encoders, what is not an encoder with positions of its own.
-_REFUSED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+# What there is only one of here.
+_REFUSED = {
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "pool_act": "tanh",  # of PaddleNLP
+}
 _Config = TypeVar("_Config", bound="BertConfig")
 
 

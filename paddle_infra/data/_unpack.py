@@ -116,8 +116,8 @@ def find_damage(resource: Resource, folder: Path, *, full: bool) -> str | None:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        conversion = manifest.get("conversion")
         pinned, members, files = manifest["archive_sha256"], manifest["members"], manifest["files"]
+        conversion = manifest.get("conversion")
         recorded = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
     except FileNotFoundError:
         return "its manifest is missing"

@@ -20,10 +20,11 @@ from paddle_infra._core.errors import InvalidInputError, ResourceError, StorageE
 from paddle_infra.data._catalog import CATALOG
 from paddle_infra.data._download import download
 from paddle_infra.data._progress import FetchProgress, ProgressCallback, reporting
-from paddle_infra.data._resource import Resource
+from paddle_infra.data._resource import Conversion, Resource
 from paddle_infra.data._unpack import convert, find_damage, unpack
 
 __all__ = [
+    "Conversion",
     "FetchProgress",
     "ProgressCallback",
     "Resource",

@@ -65,7 +65,9 @@ def make(folder: Path) -> None:
             model = getattr(transformers, prefix + task)(config)
             for parameter in model.parameters():
                 # Norms stay near 1: after small ones all inputs would give nearly the same.
-                parameter.data = (parameter.data if parameter.ndim == 1 else 0) + 0.3 * torch.randn_like(parameter)
+                parameter.data = (parameter.data if parameter.ndim == 1 else 0) + 0.3 * torch.randn_like(
+                    parameter
+                )
             arrays = inputs(config.pad_token_id)
             target = folder / f"{family}-{task}"
             model.save_pretrained(target)

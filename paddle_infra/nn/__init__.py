@@ -4,7 +4,7 @@ from paddle_infra.nn.attention import MultiHeadAttention, key_padding_mask
 from paddle_infra.nn.cache import DecoderCache, DecoderLayerCache, KeyValueCache, MemoryCache
 from paddle_infra.nn.decoder import TransformerDecoder, TransformerDecoderLayer
 from paddle_infra.nn.drop_path import DropPath
-from paddle_infra.nn.embedding import TransformerEmbedding
+from paddle_infra.nn.embedding import TokenEmbedding, TransformerEmbedding
 from paddle_infra.nn.heads import SequenceClassificationHead, TokenClassificationHead
 from paddle_infra.nn.linear import Linear
 from paddle_infra.nn.mlp import MLP
@@ -29,6 +29,7 @@ __all__ = [
     "SequenceClassificationHead",
     "SinusoidalPositions",
     "TokenClassificationHead",
+    "TokenEmbedding",
     "TransformerDecoder",
     "TransformerDecoderLayer",
     "TransformerEmbedding",

@@ -225,13 +225,8 @@ class MultiHeadAttention(nn.Layer):
                 window=self.window,
                 alibi_slopes=self.alibi_slopes,
             )
-        prefix_length, q_lengths = 0, kv_lengths
-        if self.prefix is not None:
-            before = self._prefix_of(self.prefix, key)
-            prefix_length = before[0].shape[1]
-            bias = _seen_prefix(bias, prefix_length, _length(key))
-            key, value = (paddle.concat(parts, axis=1) for parts in zip(before, (key, value), strict=True))
-            kv_lengths = None if kv_lengths is None else kv_lengths + prefix_length
+        q_lengths = kv_lengths
+        prefix_length, key, value, bias, kv_lengths = self._put_prefix(key, value, bias, kv_lengths)
         if cache is not None:
             cache.append(key, value, kv_lengths)
             cache.prefix_length = prefix_length
@@ -264,13 +259,7 @@ class MultiHeadAttention(nn.Layer):
                 query, cache.keys, cache.values, kv_lengths=cache.lengths, causal=False, bias=bias
             )
         key, value = self._keys_and_values(memory)
-        prefix_length = 0
-        if self.prefix is not None:
-            before = self._prefix_of(self.prefix, key)
-            prefix_length = before[0].shape[1]
-            bias = _seen_prefix(bias, prefix_length, _length(key))
-            key, value = (paddle.concat(parts, axis=1) for parts in zip(before, (key, value), strict=True))
-            kv_lengths = None if kv_lengths is None else kv_lengths + prefix_length
+        prefix_length, key, value, bias, kv_lengths = self._put_prefix(key, value, bias, kv_lengths)
         if cache is not None:
             cache.fill(key, value, kv_lengths, prefix_length=prefix_length)
         return ops.attention(
@@ -283,13 +272,21 @@ class MultiHeadAttention(nn.Layer):
             training=self.training,
         )
 
-    def _prefix_of(self, prefix: nn.Layer, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the prefix's keys and values for the batch of ``key``."""
-        prefix_key, prefix_value = prefix(paddle.shape(key)[0] if key.shape[0] == UNKNOWN else key.shape[0])
-        shape = [key.shape[0], UNKNOWN, self.num_kv_heads, self.head_dim]
+    def _put_prefix(
+        self, key: Tensor, value: Tensor, bias: Tensor | None, kv_lengths: Tensor | None
+    ) -> tuple[int, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Put the prefix, if there is one, before keys and values; return its length and the arguments with it."""
+        if self.prefix is None:
+            return 0, key, value, bias, kv_lengths
+        batch = key.shape[0]
+        prefix_key, prefix_value = self.prefix(paddle.shape(key)[0] if batch == UNKNOWN else batch)
+        shape = [batch, UNKNOWN, self.num_kv_heads, self.head_dim]
         check_shape("prefix, keys", prefix_key, shape, "[batch_size, P, num_kv_heads, head_dim]")
         check_shape("prefix, values", prefix_value, prefix_key.shape, "shape of the keys")
-        return prefix_key, prefix_value
+        length = prefix_key.shape[1]
+        bias = _seen_prefix(bias, length, _length(key))
+        key, value = paddle.concat([prefix_key, key], axis=1), paddle.concat([prefix_value, value], axis=1)
+        return length, key, value, bias, None if kv_lengths is None else kv_lengths + length
 
 
 def _length(x: Tensor) -> int | Tensor:

@@ -92,7 +92,7 @@ class KeyValueCache:
         """Whether no sequence has a token. A program given a cache takes it for one that has."""
         return self._most == 0
 
-    def append(self, key: Tensor, value: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def extend(self, key: Tensor, value: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Write the keys and values of new tokens behind those that are there.
 
         Args:

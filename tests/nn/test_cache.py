@@ -140,7 +140,7 @@ def test_steps_write_into_reserved_memory() -> None:
     cache = nn.KeyValueCache(2, 8, 2, 4)
     addresses = {cache.keys.data_ptr(), cache.values.data_ptr()}
     for count in (3, 1, 1):
-        cache.append(tensor(2, count, 2, 4), tensor(2, count, 2, 4, seed=1))
+        cache.extend(tensor(2, count, 2, 4), tensor(2, count, 2, 4, seed=1))
     assert {cache.keys.data_ptr(), cache.values.data_ptr()} == addresses
     assert np.array_equal(cache.keys.numpy()[:, :3], array(2, 3, 2, 4))
     assert np.array_equal(cache.values.numpy()[:, 4:5], array(2, 1, 2, 4, seed=1))
@@ -149,15 +149,15 @@ def test_steps_write_into_reserved_memory() -> None:
 
 def test_a_full_cache_says_so_and_stays_as_it_was() -> None:
     cache = nn.KeyValueCache(2, 4, 2, 4)
-    cache.append(tensor(2, 3, 2, 4), tensor(2, 3, 2, 4), paddle.to_tensor([3, 1]))
+    cache.extend(tensor(2, 3, 2, 4), tensor(2, 3, 2, 4), paddle.to_tensor([3, 1]))
     before = cache.keys.numpy()
     message = r"cache: expected at most 1 new tokens, because the longest sequence has 3 of 4, got 2"
     with pytest.raises(InvalidInputError, match=message):
-        cache.append(tensor(2, 2, 2, 4), tensor(2, 2, 2, 4))
+        cache.extend(tensor(2, 2, 2, 4), tensor(2, 2, 2, 4))
     assert np.array_equal(cache.keys.numpy(), before)
     assert cache.lengths.numpy().tolist() == [3, 1]
     cache.reorder(paddle.to_tensor([1]))  # the longest is gone: there is more room
-    cache.append(tensor(1, 3, 2, 4), tensor(1, 3, 2, 4))
+    cache.extend(tensor(1, 3, 2, 4), tensor(1, 3, 2, 4))
     assert cache.lengths.numpy().tolist() == [4]
 
 
@@ -176,7 +176,7 @@ def test_a_full_cache_says_so_and_stays_as_it_was() -> None:
 def test_wrong_shapes(arguments: tuple, error: type, message: str) -> None:
     key, value = (tensor(*shape) for shape in (arguments * 2)[:2])
     with pytest.raises(error, match=message):
-        nn.KeyValueCache(2, 4, 2, 4).append(key, value)
+        nn.KeyValueCache(2, 4, 2, 4).extend(key, value)
 
 
 def test_wrong_dtypes_numbers_and_lengths() -> None:
@@ -184,14 +184,14 @@ def test_wrong_dtypes_numbers_and_lengths() -> None:
     with pytest.raises(InvalidInputError, match=r"capacity: expected a positive integer, got 0"):
         nn.KeyValueCache(2, 0, 2, 4)
     with pytest.raises(InvalidDtypeError, match=r"key: expected dtype float32, got float64"):
-        nn.KeyValueCache(2, 4, 2, 4).append(x.astype("float64"), x)
+        nn.KeyValueCache(2, 4, 2, 4).extend(x.astype("float64"), x)
     with pytest.raises(InvalidDtypeError, match=r"lengths: expected dtype int32 or int64, got float32"):
-        nn.KeyValueCache(2, 4, 2, 4).append(x, x, paddle.to_tensor([1.0, 2.0]))
+        nn.KeyValueCache(2, 4, 2, 4).extend(x, x, paddle.to_tensor([1.0, 2.0]))
     for wrong in (4, -1):
         with pytest.raises(
             InvalidInputError, match=rf"lengths\[1\]: expected a length in \[0, 3\], got {wrong}"
         ):
-            nn.KeyValueCache(2, 4, 2, 4).append(x, x, paddle.to_tensor([1, wrong]))
+            nn.KeyValueCache(2, 4, 2, 4).extend(x, x, paddle.to_tensor([1, wrong]))
     with pytest.raises(InvalidInputError, match=r"index: expected shape \[-1\] .*, got \[1, 2\]"):
         nn.KeyValueCache(2, 4, 2, 4).reorder(paddle.to_tensor([[0, 1]]))
     with pytest.raises(InvalidInputError, match=r"lengths\[0\]: expected a length in \[0, 3\], got 5"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import paddle
 from paddle import Tensor
 
-from paddle_infra._core.checks import UNKNOWN, check_positive, check_shape, check_tensor
+from paddle_infra._core.checks import UNKNOWN, check_lengths, check_positive, check_shape, check_tensor
 from paddle_infra._core.errors import InvalidInputError
 
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -75,7 +75,7 @@ class KeyValueCache:
         check_shape("values", values, keys.shape, "shape of keys")
         check_tensor("lengths", lengths, _INTEGERS)
         check_shape("lengths", lengths, keys.shape[:1], "[batch_size]")
-        _check_range(lengths, keys.shape[1])
+        check_lengths("lengths", lengths, keys.shape[1])
         cache = cls.__new__(cls)
         cache.keys, cache.values, cache.lengths = keys, values, lengths.astype("int32")
         cache.prefix_length = 0
@@ -146,7 +146,7 @@ class KeyValueCache:
         if lengths is not None:
             check_tensor("lengths", lengths, _INTEGERS)
             check_shape("lengths", lengths, [batch], "[batch_size]")
-            _check_range(lengths, key.shape[1])
+            check_lengths("lengths", lengths, key.shape[1])
         new = key.shape[1]
         if self._most is not None and self._most + new > capacity:
             raise InvalidInputError(
@@ -236,16 +236,6 @@ class DecoderCache:
         """Do as :meth:`KeyValueCache.reorder` in every layer."""
         for layer in self.layers:
             layer.reorder(index)
-
-
-def _check_range(lengths: Tensor, most: int) -> None:
-    if not paddle.in_dynamic_mode():
-        return
-    values = lengths.numpy()
-    is_bad = (values < 0) | (values > most)
-    if is_bad.any():
-        row = int(is_bad.argmax())
-        raise InvalidInputError(f"lengths[{row}]: expected a length in [0, {most}], got {values[row]}")
 
 
 def _check_index(index: Tensor) -> None:

@@ -7,7 +7,7 @@ from paddle import Tensor, nn
 from paddle.jit.marker import unified
 
 from paddle_infra import ops
-from paddle_infra._core.checks import UNKNOWN, check_positive, check_shape
+from paddle_infra._core.checks import UNKNOWN, check_positive, check_shape, dtype_name
 from paddle_infra._core.errors import InvalidDtypeError, InvalidInputError, UnsupportedError
 from paddle_infra.nn.cache import KeyValueCache, MemoryCache
 from paddle_infra.nn.linear import Linear
@@ -118,7 +118,7 @@ class MultiHeadAttention(nn.Layer):
         if self.prefix is not None:
             with paddle.no_grad():
                 capacity += self.prefix(1)[0].shape[1]
-        dtype = str(self.key.weight.dtype).rsplit(".", 1)[-1].lower()
+        dtype = dtype_name(self.parameters()[0])
         return KeyValueCache(batch_size, capacity, self.num_kv_heads, self.head_dim, dtype)
 
     def forward(

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import paddle
 from paddle import Tensor
 
-from paddle_infra._core.checks import UNKNOWN, check_lengths, check_positive, check_shape, check_tensor
+from paddle_infra._core.checks import (
+    UNKNOWN,
+    check_lengths,
+    check_positive,
+    check_shape,
+    check_tensor,
+    dtype_name,
+)
 from paddle_infra._core.errors import InvalidInputError
 
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -52,21 +59,21 @@ class KeyValueCache:
         self.values = paddle.zeros(shape, dtype)
         self.lengths = paddle.zeros([batch_size], "int32")
         self.prefix_length = 0
-        self._most: int | None = (
-            0  # the largest of the lengths; None inside a program, which does not know it
-        )
+        # The largest of the lengths; None inside a program, which does not know it.
+        self._most: int | None = 0
 
     @classmethod
-    def of(cls, keys: Tensor, values: Tensor, lengths: Tensor) -> KeyValueCache:
+    def of(cls, keys: Tensor, values: Tensor, lengths: Tensor, *, prefix_length: int = 0) -> KeyValueCache:
         """Go on with arrays of an earlier cache: what a program of one step takes in and gives back.
 
         Args:
             keys: ``[batch_size, capacity, num_kv_heads, head_dim]``; outside of programs it is written to.
             values: as ``keys``.
             lengths: int32 or int64 ``[batch_size]``.
+            prefix_length: see above.
 
         Raises:
-            InvalidInputError: shapes do not fit.
+            InvalidInputError: shapes do not fit, or a length is out of range.
             InvalidDtypeError: an argument is no tensor, or has an unsuitable dtype.
         """
         check_tensor("keys", keys, _FLOATS)
@@ -78,7 +85,7 @@ class KeyValueCache:
         check_lengths("lengths", lengths, keys.shape[1])
         cache = cls.__new__(cls)
         cache.keys, cache.values, cache.lengths = keys, values, lengths.astype("int32")
-        cache.prefix_length = 0
+        cache.prefix_length = prefix_length
         cache._most = cache._longest() if paddle.in_dynamic_mode() else None
         return cache
 
@@ -138,7 +145,7 @@ class KeyValueCache:
 
     def _check_new(self, key: Tensor, value: Tensor, lengths: Tensor | None) -> int:
         batch, capacity, heads, head_dim = self.keys.shape
-        dtype = str(self.keys.dtype).rsplit(".", 1)[-1].lower()
+        dtype = dtype_name(self.keys)
         check_tensor("key", key, (dtype,))
         check_shape("key", key, [batch, UNKNOWN, heads, head_dim], _MEANING + " of the cache")
         check_tensor("value", value, (dtype,))

@@ -181,7 +181,7 @@ class MemoryCache:
     Attributes:
         keys: ``[batch_size, memory_len, num_kv_heads, head_dim]``, or None before the first use.
         values: as ``keys``.
-        lengths: int ``[batch_size]``, how many of them exist, or None for all.
+        lengths: int32 ``[batch_size]``, how many of them exist, or None for all.
         prefix_length: how many of them are an attention layer's ``prefix``.
     """
 
@@ -200,7 +200,8 @@ class MemoryCache:
         self, keys: Tensor, values: Tensor, lengths: Tensor | None = None, *, prefix_length: int = 0
     ) -> None:
         """Keep these."""
-        self.keys, self.values, self.lengths = keys, values, lengths
+        self.keys, self.values = keys, values
+        self.lengths = None if lengths is None else lengths.astype("int32")
         self.prefix_length = prefix_length
 
     def reorder(self, index: Tensor) -> None:

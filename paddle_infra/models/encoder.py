@@ -56,6 +56,7 @@ class Encoder(nn.Layer):
         )
         if has_pooler:
             self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.has_token_types = config.family.has_token_types
         self.padding_id = config.pad_token_id if config.family.counts_positions else None
 
     def forward(
@@ -69,9 +70,9 @@ class Encoder(nn.Layer):
         position_ids = None
         if self.padding_id is not None:
             position_ids = counted_positions(input_ids, attention_mask, self.padding_id)
-        embedded = self.embeddings(
-            input_ids, token_type_ids, position_ids=position_ids, task_type_ids=task_type_ids
-        )
+        if not self.has_token_types:
+            token_type_ids = None
+        embedded = self.embeddings(input_ids, token_type_ids, position_ids, task_type_ids=task_type_ids)
         bias = None if attention_mask is None else key_padding_mask(attention_mask)
         return self.stack(embedded, bias)
 

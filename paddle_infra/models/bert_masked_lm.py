@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
@@ -13,8 +13,7 @@ from paddle_infra import ops
 from paddle_infra._core.errors import WeightError
 from paddle_infra.models.bert_config import BertConfig
 from paddle_infra.models.encoder import EncoderModel
-from paddle_infra.nn import Linear
-from paddle_infra.ops.linear import ActivationName
+from paddle_infra.nn.mlp import activated_linear
 
 _TIED = re.compile(r"(cls\.predictions|lm_head)\.decoder\.(weight|bias)|vocab_projector\.weight")
 
@@ -40,8 +39,7 @@ class BertForMaskedLM(EncoderModel):
             )
         super().__init__(config, has_pooler=False)
         activation = config.family.masked_lm_activation or config.activation
-        activation = "gelu_tanh" if activation == "gelu_new" else activation
-        self.transform = Linear(config.hidden_size, config.hidden_size, cast(ActivationName, activation))
+        self.transform = activated_linear(config.hidden_size, config.hidden_size, activation)
         self.transform_norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
         self.output_bias = self.create_parameter([config.vocab_size], is_bias=True)
         self._initialize()

@@ -157,6 +157,13 @@ def test_tasks_that_there_are_not() -> None:
         made(BertModel, "bert")(ids, task_type_ids=paddle.zeros_like(ids))
 
 
+def test_token_types_of_a_family_without_are_not_used() -> None:
+    model, inputs = made(BertModel, "distilbert"), batch()
+    plain = model(**inputs).numpy()
+    given = model(**inputs, token_type_ids=paddle.ones_like(inputs["input_ids"])).numpy()
+    assert np.array_equal(plain, given)
+
+
 def test_counted_positions() -> None:
     ids = paddle.to_tensor([[5, 6, 1, 7, 1, 1], [1, 1, 5, 6, 7, 9]])
     expected = [[2, 3, 1, 4, 1, 1], [1, 1, 2, 3, 4, 5]]

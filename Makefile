@@ -116,8 +116,8 @@ $(VENV)/.base: constraints.txt
 	$(INSTALL) ninja paddlepaddle
 	@touch $@
 
-# What bench-trainer and test-originals compare with, which cannot all be installed side by side. The first one finds this package in
-# PYTHONPATH, so it has what that imports.
+# What bench-trainer and test-originals compare with, which cannot all be installed side by side. The first one finds
+# this package in PYTHONPATH, so it has what that imports.
 .venv-paddlenlp/.made: constraints.txt
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install -c constraints.txt paddlepaddle filelock jinja2 rich \

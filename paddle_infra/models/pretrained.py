@@ -124,7 +124,7 @@ def _fitted(model: PretrainedModel, file: Checkpoint, name: str, key: str, targe
     if list(value.shape) != shape:
         raise WeightError(f"{where}: expected shape {shape} (Paddle layout), got {list(value.shape)}")
     with np.errstate(over="ignore"):  # too large for float16: infinite, and refused below
-        value = value.astype("float32" if wanted == "bfloat16" else wanted)
+        value = value.astype("float32" if wanted == "bfloat16" else wanted, copy=False)
     if is_float and not np.isfinite(value).all():
         raise WeightError(f"{where}: expected finite values, got NaN or infinity")
     return value

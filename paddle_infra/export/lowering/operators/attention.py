@@ -137,10 +137,10 @@ class _Masks:
         return str(graph.add("Range", [zero, graph.squeeze(size, [0]), one]))
 
     def _behind(self) -> str:
-        """Return how far each key is before each query, ``[Sq, Sk]`` or per batch entry ``[B, 1, Sq, Sk]``."""
+        """Return how far each key is before each query, ``[1, 1, Sq, Sk]`` or per batch entry ``[B, 1, Sq, Sk]``."""
         graph, call = self._graph, self._call
         queries, keys = self._sizes()
-        rows = graph.unsqueeze(self._count(queries), [1])
+        rows = graph.unsqueeze(self._count(queries), [0, 1, 3])
         last_key: str = keys
         if call.aligns_to_lengths and call.kv_lengths is not None:
             last_key = self._lengths(call.kv_lengths)

@@ -81,6 +81,12 @@ def arange(graph: Graph, operator: Operator) -> str:
     return str(graph.add("Range", scalars))
 
 
+@lowers("pd_op.share_data", "pd_op.share_data_")
+def share_data(graph: Graph, operator: Operator) -> str:
+    """The same tensor under another name: a buffer."""
+    return graph.name(operator.input(0))
+
+
 @lowers("builtin.combine")
 def combine(graph: Graph, operator: Operator) -> None:
     """A list of tensors."""

@@ -76,14 +76,7 @@ def embedding_norm(graph: Graph, operator: Operator) -> list[str | None]:
     weight, bias, position_ids, token_type_ids = rest[:4]
     assert weight is not None  # the operator requires it
     ids_name = graph.name(ids)
-    padding = int(operator.attributes["padding_idx"])
-    table = graph.expect_known(operator, word, "the table of words") if padding >= 0 else None
-    name = graph.name(word)
-    if table is not None and table[padding].any():
-        zeroed = table.copy()
-        zeroed[padding] = 0
-        name = graph.constant(zeroed)
-    total = graph.add("Gather", [name, ids_name], axis=0)
+    total = graph.add("Gather", [graph.name(word), ids_name], axis=0)
     if position is not None:
         total = graph.add("Add", [total, _positions(graph, ids, ids_name, position, position_ids)])
     if token_type is not None:

@@ -22,7 +22,17 @@ from paddle_infra.nn.losses import (
     SupervisedContrastiveLoss,
     TripletLoss,
 )
+from paddle_infra.nn.cache import DecoderCache, DecoderLayerCache, KeyValueCache, MemoryCache
+from paddle_infra.nn.decoder import TransformerDecoder, TransformerDecoderLayer
+from paddle_infra.nn.drop_path import DropPath
+from paddle_infra.nn.embedding import TokenEmbedding, TransformerEmbedding
+from paddle_infra.nn.heads import SequenceClassificationHead, TokenClassificationHead
+from paddle_infra.nn.linear import Linear
+from paddle_infra.nn.mlp import MLP
+from paddle_infra.nn.norm import RMSNorm
 from paddle_infra.nn.pooling import cls_pool, mean_pool
+from paddle_infra.nn.positions import LearnedPositions, SinusoidalPositions, alibi_slopes
+from paddle_infra.nn.rotary import RotaryEmbedding
 from paddle_infra.nn.transformer import TransformerEncoder, TransformerEncoderLayer
 
 __all__ = [
@@ -41,11 +51,28 @@ __all__ = [
     "SpanHead",
     "Spans",
     "SupervisedContrastiveLoss",
+    "MLP",
+    "DecoderCache",
+    "DecoderLayerCache",
+    "DropPath",
+    "KeyValueCache",
+    "LearnedPositions",
+    "Linear",
+    "MemoryCache",
+    "MultiHeadAttention",
+    "RMSNorm",
+    "RotaryEmbedding",
+    "SequenceClassificationHead",
+    "SinusoidalPositions",
     "TokenClassificationHead",
+    "TokenEmbedding",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
     "TransformerEmbedding",
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "TripletLoss",
+    "alibi_slopes",
     "cls_pool",
     "key_padding_mask",
     "mean_pool",

@@ -1,7 +1,10 @@
 """Reusable Layers, made of the operators in :mod:`paddle_infra.ops`."""
 
 from paddle_infra.nn.attention import MultiHeadAttention, key_padding_mask
-from paddle_infra.nn.embedding import TransformerEmbedding
+from paddle_infra.nn.cache import DecoderCache, DecoderLayerCache, KeyValueCache, MemoryCache
+from paddle_infra.nn.decoder import TransformerDecoder, TransformerDecoderLayer
+from paddle_infra.nn.drop_path import DropPath
+from paddle_infra.nn.embedding import TokenEmbedding, TransformerEmbedding
 from paddle_infra.nn.heads import (
     FocalClassificationHead,
     MarginHead,
@@ -22,12 +25,6 @@ from paddle_infra.nn.losses import (
     SupervisedContrastiveLoss,
     TripletLoss,
 )
-from paddle_infra.nn.cache import DecoderCache, DecoderLayerCache, KeyValueCache, MemoryCache
-from paddle_infra.nn.decoder import TransformerDecoder, TransformerDecoderLayer
-from paddle_infra.nn.drop_path import DropPath
-from paddle_infra.nn.embedding import TokenEmbedding, TransformerEmbedding
-from paddle_infra.nn.heads import SequenceClassificationHead, TokenClassificationHead
-from paddle_infra.nn.linear import Linear
 from paddle_infra.nn.mlp import MLP
 from paddle_infra.nn.norm import RMSNorm
 from paddle_infra.nn.pooling import cls_pool, mean_pool
@@ -36,34 +33,31 @@ from paddle_infra.nn.rotary import RotaryEmbedding
 from paddle_infra.nn.transformer import TransformerEncoder, TransformerEncoderLayer
 
 __all__ = [
+    "MLP",
     "BatchHardTripletLoss",
     "CoSENTLoss",
     "ContrastiveLoss",
     "CosineEmbeddingLoss",
-    "FocalClassificationHead",
-    "Linear",
-    "MarginHead",
-    "MultiHeadAttention",
-    "MultiLabelHead",
-    "OrdinalHead",
-    "RegressionHead",
-    "SequenceClassificationHead",
-    "SpanHead",
-    "Spans",
-    "SupervisedContrastiveLoss",
-    "MLP",
     "DecoderCache",
     "DecoderLayerCache",
     "DropPath",
+    "FocalClassificationHead",
     "KeyValueCache",
     "LearnedPositions",
     "Linear",
+    "MarginHead",
     "MemoryCache",
     "MultiHeadAttention",
+    "MultiLabelHead",
+    "OrdinalHead",
     "RMSNorm",
+    "RegressionHead",
     "RotaryEmbedding",
     "SequenceClassificationHead",
     "SinusoidalPositions",
+    "SpanHead",
+    "Spans",
+    "SupervisedContrastiveLoss",
     "TokenClassificationHead",
     "TokenEmbedding",
     "TransformerDecoder",

@@ -34,12 +34,13 @@ def _list(value: object) -> list:
 
 
 class LossOf(paddle.nn.Layer):
-    """A head's loss as the forward pass of a layer."""
+    """A head's loss, behind a linear layer of width 8, as the forward pass of a layer."""
 
     def __init__(self, head: paddle.nn.Layer, method: str = "loss", **options) -> None:
         super().__init__()
+        self.inner = paddle.nn.Linear(8, 8)
         self.head, self.method, self.options = head, method, options
 
     def forward(self, first, second, third=None):
-        inputs = [first, second] if third is None else [first, second, third]
+        inputs = [self.inner(first), second] + ([] if third is None else [third])
         return getattr(self.head, self.method)(*inputs, **self.options)

@@ -7,6 +7,7 @@ from typing import Any
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.jit.marker import unified
 
 from paddle_infra import ops
 from paddle_infra._core.checks import UNKNOWN, check_positive, check_shape, check_tensor
@@ -94,6 +95,12 @@ def check_classes(labels: Any, shape: list[int], num_classes: int, ignore_index:
         raise InvalidInputError(
             f"labels: expected ignore_index ({ignore_index}) or a class in [0, {num_classes}), got {wrong}"
         )
+
+
+# Paddle's graph capture shall call them as they are, not rewrite their source: they are about what is known before
+# a program runs.
+for _check in (check_hidden, check_mask, check_classes):
+    unified(_check)
 
 
 def mean_over(loss: Tensor, counts: Tensor | None) -> Tensor:

@@ -88,18 +88,19 @@ class RegressionHead(LinearHead):
         rows = list(hidden.shape[:-1])
         check_tensor("labels", labels, FLOATS)
         check_shape("labels", labels, [*rows, self.num_targets], "[..., num_targets]")
+        counts = None
         if mask is not None:
             is_per_row = mask.ndim == len(rows)
             check_mask(mask, rows if is_per_row else [*rows, self.num_targets], "[...] or [..., num_targets]")
-            mask = mask.unsqueeze(-1).expand_as(labels) if is_per_row else mask
-            labels = paddle.where(mask != 0, labels, paddle.zeros_like(labels))
+            counts = (mask != 0).unsqueeze(-1).expand_as(labels) if is_per_row else mask != 0
+            labels = paddle.where(counts, labels, paddle.zeros_like(labels))
         predicted = self(hidden)
         if self.kind == "quantile":
             loss = self._pinball(predicted - labels.unsqueeze(-1)).mean(axis=-1)
         else:
             residual = predicted - labels
             loss = residual * residual if self.kind == "squared" else self._huber(residual.abs())
-        return mean_over(loss, mask)
+        return mean_over(loss, counts)
 
     def _pinball(self, residual: Tensor) -> Tensor:
         quantiles = paddle.to_tensor(self.quantiles, dtype=residual.dtype)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from paddle.jit.marker import unified
+
 from paddle_infra._core.checks import UNKNOWN, check_shape, check_tensor, dtype_name
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -21,3 +23,9 @@ def check_labels(name: str, value: Any, rows: Any, dtypes: Sequence[str] = ("int
     """Raise unless ``value`` has one entry for each of ``rows``."""
     check_tensor(name, value, dtypes)
     check_shape(name, value, [rows.shape[0]], "[batch_size]")
+
+
+# Paddle's graph capture shall call them as they are, not rewrite their source: they are about what is known before
+# a program runs.
+for _check in (check_rows, check_labels):
+    unified(_check)

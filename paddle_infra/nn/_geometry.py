@@ -5,6 +5,8 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor
 
+from paddle_infra.nn.sizes import size_of
+
 _SMALLEST = 1e-12  # of a squared length: below it, the gradient of a root is cut off
 
 
@@ -20,4 +22,4 @@ def root(x: Tensor) -> Tensor:
 
 def rows_of(x: Tensor) -> Tensor:
     """Return 0, 1, … for the rows of a tensor, also where a program does not know how many there are."""
-    return paddle.arange(paddle.shape(x)[0], dtype="int64")
+    return paddle.arange(size_of(x, 0), dtype="int64")

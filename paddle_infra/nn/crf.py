@@ -64,7 +64,9 @@ class CRF(nn.Layer):
         self.has_constraints = constraints is not None
         if constraints is not None:
             for name, array in constraints._asdict().items():
-                check_shape(f"constraints.{name}", array, [num_tags] * (2 if name == "transitions" else 1), "N")
+                check_shape(
+                    f"constraints.{name}", array, [num_tags] * (2 if name == "transitions" else 1), "N"
+                )
                 self.register_buffer(f"{name}_allowed", paddle.to_tensor(array), persistable=False)
 
     def forward(self, emissions: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -192,7 +194,9 @@ class _Chain:
         """
         with paddle.no_grad():
             ahead, back = self.both_ways()
-            value = self._unless_empty(paddle.logsumexp(ahead[:, 0] + back[:, 0] - self.emissions[:, 0], axis=-1))
+            value = self._unless_empty(
+                paddle.logsumexp(ahead[:, 0] + back[:, 0] - self.emissions[:, 0], axis=-1)
+            )
             tag = self.tag_probability(ahead, back)
             step = self.step_probability(ahead, back)
             last = take_token(tag, self.last)

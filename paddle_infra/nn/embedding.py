@@ -1,26 +1,33 @@
-"""Input embeddings of Transformer encoders."""
+"""Input embeddings of Transformers."""
 
 from __future__ import annotations
 
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_infra import ops
+from paddle_infra._core.checks import check_integer, check_number, check_positive, check_shape, check_tensor
+from paddle_infra._core.errors import InvalidInputError
+from paddle_infra.nn.positions import LearnedPositions, SinusoidalPositions, check_positions, next_positions
 
 
 class TransformerEmbedding(nn.Layer):
-    """Word + learned position + token-type embedding, LayerNorm, dropout.
+    """Word + learned position + token-type embedding, LayerNorm, dropout: the input of an encoder.
 
     Args:
         vocab_size: number of word pieces.
         hidden_size: width of the embedding.
-        max_positions: longest sequence.
-        type_vocab_size: number of token types.
+        max_positions: rows of the table of positions, ``position_offset`` included; 0: no positions.
+        type_vocab_size: number of token types; 0: none.
         dropout: dropout probability after the norm.
         epsilon: added to the variance in LayerNorm.
+        position_offset: row of the first token's position (``padding_idx + 1`` in RoBERTa's checkpoints).
 
     Shapes:
         input_ids and token_type_ids int64 ``[batch_size, seq_len]`` to float32
-        ``[batch_size, seq_len, hidden_size]``. No token types means type 0 everywhere.
+        ``[batch_size, seq_len, hidden_size]``. No token types means type 0 everywhere. position_ids
+        ``[batch_size, seq_len]`` or ``[seq_len]`` are rows as they are; without them, tokens have the rows from
+        ``position_offset`` on.
 
     References:
         Devlin et al., "BERT", arXiv:1810.04805, figure 2.
@@ -35,26 +42,107 @@ class TransformerEmbedding(nn.Layer):
         *,
         dropout: float = 0.1,
         epsilon: float = 1e-12,
+        position_offset: int = 0,
     ) -> None:
         super().__init__()
+        if not 0 <= check_integer("position_offset", position_offset) < max(max_positions, 1):
+            raise InvalidInputError(
+                f"position_offset: expected a row of the {max_positions} positions, got {position_offset}"
+            )
         self.word = nn.Embedding(vocab_size, hidden_size)
-        self.position = nn.Embedding(max_positions, hidden_size)
-        self.token_type = nn.Embedding(type_vocab_size, hidden_size)
+        self.position = nn.Embedding(max_positions, hidden_size) if max_positions else None
+        self.token_type = nn.Embedding(type_vocab_size, hidden_size) if type_vocab_size else None
         self.norm = nn.LayerNorm(hidden_size, epsilon=epsilon)
         self.epsilon = epsilon
         self.dropout = dropout
+        self.position_offset = position_offset
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor | None = None, position_ids: Tensor | None = None
+    ) -> Tensor:
         """Return the embedded sequence."""
+        if self.position_offset and position_ids is None:
+            position_ids = next_positions(input_ids) + self.position_offset
         return ops.embedding_norm(
             input_ids,
             self.word.weight,
-            self.position.weight,
-            self.token_type.weight,
+            None if self.position is None else self.position.weight,
+            None if self.token_type is None else self.token_type.weight,
             self.norm.weight,
             self.norm.bias,
+            position_ids=position_ids,
             token_type_ids=token_type_ids,
             epsilon=self.epsilon,
             dropout_p=self.dropout,
             training=self.training,
         )
+
+
+class TokenEmbedding(nn.Layer):
+    r"""Word embedding, scaled, + position embedding, dropout: the input of an encoder-decoder or a language model.
+
+    :math:`\mathrm{dropout}(\mathrm{scale} \cdot \mathrm{word}[\mathrm{id}] + \mathrm{position}[m])`.
+
+    Args:
+        vocab_size: number of word pieces.
+        hidden_size: width of the embedding.
+        positions: embeds positions; None: no positions (for rotary ones or ALiBi).
+        scale: of the word embedding, often :math:`\sqrt{\mathrm{hidden\_size}}`.
+        dropout: dropout probability.
+
+    Shapes:
+        input_ids int ``[batch_size, seq_len]`` to ``[batch_size, seq_len, hidden_size]``.
+
+    References:
+        Vaswani et al., arXiv:1706.03762, sections 3.4 and 3.5.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        *,
+        positions: SinusoidalPositions | LearnedPositions | None = None,
+        scale: float = 1.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_positive("vocab_size", vocab_size)
+        check_positive("hidden_size", hidden_size)
+        if positions is not None and positions.hidden_size != hidden_size:
+            raise InvalidInputError(
+                f"positions: expected hidden_size {hidden_size}, got {positions.hidden_size}"
+            )
+        self.word = nn.Embedding(vocab_size, hidden_size)
+        self.positions = positions
+        self.scale = check_number("scale", scale)
+        self.dropout = dropout
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor | None = None, *, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Return the embedded sequence.
+
+        Args:
+            input_ids: see above.
+            position_ids: int ``[batch_size, seq_len]`` or ``[seq_len]``; None: 0, 1, … after ``lengths``.
+            lengths: int ``[batch_size]``: how many tokens came before (``lengths`` of a :class:`DecoderCache`).
+
+        Raises:
+            InvalidInputError: shapes do not fit, a position is out of range, or both arguments are given.
+            InvalidDtypeError: an argument is no tensor of integers.
+        """
+        check_tensor("input_ids", input_ids, ("int32", "int64"))
+        check_shape("input_ids", input_ids, [-1, -1], "[batch_size, seq_len]")
+        if position_ids is not None and lengths is not None:
+            raise InvalidInputError("lengths: expected None when position_ids are given, got a tensor")
+        if self.positions is not None and position_ids is None:
+            position_ids = next_positions(input_ids, lengths)
+        if self.positions is not None:
+            check_positions(position_ids, input_ids, self.positions.max_positions)
+        embedded = self.word(input_ids)
+        if self.scale != 1.0:
+            embedded = embedded * self.scale
+        if self.positions is not None:
+            embedded = embedded + self.positions(position_ids)
+        return F.dropout(embedded, self.dropout, training=self.training) if self.dropout else embedded

@@ -8,9 +8,12 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_infra import ops
 from paddle_infra._core.checks import check_number, check_positive, check_shape
 from paddle_infra._core.errors import InvalidInputError
+from paddle_infra.nn.attention import MultiHeadAttention, key_padding_mask
 from paddle_infra.nn.linear import Linear
+from paddle_infra.nn.padding import check_mask, zero_padding
 from paddle_infra.ops.linear import ActivationName
 
 
@@ -130,3 +133,58 @@ class BilinearFusion(nn.Layer):
         _check_inputs(inputs, self.input_sizes)
         products = F.tanh(self.left(inputs[0])) * F.tanh(self.right(inputs[1]))
         return self.output(F.dropout(products, self.dropout, training=self.training))
+
+
+class CrossAttentionFusion(nn.Layer):
+    r"""Every token of one modality looks at all tokens of another: :math:`\mathrm{norm}(h + \mathrm{attention}(h, m))`.
+
+    Args:
+        hidden_size: width of the modality that looks, and of the result.
+        memory_size: width of the other one.
+        num_heads: attention heads.
+        dropout: dropout probability on the attention weights and on what attention returns.
+        epsilon: added to the variance in LayerNorm.
+
+    Shapes:
+        hidden ``[batch_size, seq_len, hidden_size]``, memory ``[batch_size, memory_len, memory_size]``, memory_mask
+        ``[batch_size, memory_len]`` (1 = token) or None (no padding) to ``[batch_size, seq_len, hidden_size]``. Where
+        a memory has no token at all, attention adds the bias of its output only.
+
+    References:
+        Lu et al., "ViLBERT", arXiv:1908.02265, section 2.1 (co-attention); one direction, without the perceptron.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        memory_size: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        *,
+        epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.hidden_size, self.memory_size = hidden_size, memory_size
+        self.attention = MultiHeadAttention(hidden_size, num_heads, dropout, memory_size=memory_size)
+        self.norm = nn.LayerNorm(hidden_size, epsilon=epsilon)
+        self.epsilon = epsilon
+        self.dropout = check_number("dropout", dropout, 0.0, 1.0)
+
+    def forward(self, hidden: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
+        """Return the states of the modality that looks."""
+        check_shape("hidden", hidden, [-1, -1, self.hidden_size], "[batch_size, seq_len, hidden_size]")
+        check_shape("memory", memory, [-1, -1, self.memory_size], "[batch_size, memory_len, memory_size]")
+        bias = None
+        if memory_mask is not None:
+            check_mask(memory_mask, memory)
+            bias = key_padding_mask(memory_mask)
+            memory = zero_padding(memory, memory_mask)
+        return ops.add_norm(
+            self.attention(hidden, bias, memory=memory),
+            hidden,
+            self.norm.weight,
+            self.norm.bias,
+            epsilon=self.epsilon,
+            dropout_p=self.dropout,
+            training=self.training,
+        )

@@ -1,90 +1,92 @@
-"""Residual blocks of convolutions over images."""
+"""What Transformer layers have in common: sub-layers with a residual and a norm, before or after them."""
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_infra.nn.conv import ConvBlock2D
+from paddle_infra import ops
+from paddle_infra.nn.drop_path import check_drop_path, drop_path
+from paddle_infra.nn.norm import NormName, new_norm
 
 
-class _Residual(nn.Layer):
-    """``relu(f(x) + shortcut(x))``; the shortcut is a 1 × 1 convolution where the shape changes."""
+class ResidualLayer(nn.Layer):
+    """Base of layers made of sub-layers, each with dropout, residual and norm; additions and norms are fused.
 
-    expansion: ClassVar[int]
+    With the norm after a sub-layer (post-norm), ``x = norm(x + dropout(sublayer(x)))``; before it (pre-norm),
+    ``x = x + dropout(sublayer(norm(x)))``. ``drop_path`` leaves out the branch for some samples in training.
 
-    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, norm: str = "batch") -> None:
+    A layer calls :meth:`_begin` with its first norm, :meth:`_go_on` between two sub-layers, and :meth:`_end` after the
+    last.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        dropout: float,
+        epsilon: float,
+        norm: NormName,
+        norm_first: bool,
+        drop_path: float,
+    ) -> None:
         super().__init__()
-        self.out_channels = channels * self.expansion
-        self.shortcut = None
-        if stride != 1 or in_channels != self.out_channels:
-            self.shortcut = ConvBlock2D(
-                in_channels, self.out_channels, 1, stride=stride, norm=norm, activation="none"
+        self.hidden_size = hidden_size
+        self.dropout = dropout
+        self.epsilon = epsilon
+        self.norm = norm
+        self.norm_first = norm_first
+        self.drop_path = check_drop_path(drop_path)
+
+    def _new_norm(self) -> nn.Layer:
+        return new_norm(self.norm, self.hidden_size, self.epsilon)
+
+    def _begin(self, hidden: Tensor, norm: nn.Layer) -> Tensor:
+        """Return the first sub-layer's input; ``norm`` is the first one's."""
+        if not self.norm_first:
+            return hidden
+        return ops.add_norm(
+            hidden, None, norm.weight, norm.bias, norm=self.norm, epsilon=self.epsilon, training=self.training
+        )
+
+    def _go_on(
+        self, branch: Tensor, stream: Tensor, norm: nn.Layer, next_norm: nn.Layer
+    ) -> tuple[Tensor, Tensor]:
+        """Return the next sub-layer's input, and the stream that its output is added to."""
+        if not self.norm_first:
+            hidden = self._end(branch, stream, norm)
+            return hidden, hidden
+        return ops.add_norm_with_sum(
+            drop_path(branch, self.drop_path, self.training),
+            stream,
+            next_norm.weight,
+            next_norm.bias,
+            norm=self.norm,
+            epsilon=self.epsilon,
+            dropout_p=self.dropout,
+            training=self.training,
+        )
+
+    def _end(self, branch: Tensor, stream: Tensor, norm: nn.Layer) -> Tensor:
+        """Return the sum of the stream and a sub-layer's output, in post-norm its norm."""
+        branch = drop_path(branch, self.drop_path, self.training)
+        if self.norm_first:
+            return stream + (
+                F.dropout(branch, self.dropout, training=self.training) if self.dropout else branch
             )
-
-    def _branch(self, image: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must define _branch")
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the block's output."""
-        shortcut = image if self.shortcut is None else self.shortcut(image)
-        return F.relu(self._branch(image) + shortcut)
-
-
-class ResidualBlock2D(_Residual):
-    """Two 3 × 3 convolutions and a shortcut ("basic block").
-
-    Args:
-        in_channels: channels of the input.
-        channels: channels of both convolutions and of the output.
-        stride: step of the first convolution, and of the shortcut.
-        norm: of :class:`ConvBlock2D`.
-
-    Shapes:
-        ``[batch_size, in_channels, height, width]`` to ``[batch_size, channels, ⌈height / stride⌉, ⌈width / stride⌉]``.
-
-    References:
-        He et al., "Deep Residual Learning", arXiv:1512.03385, section 3.3, shortcuts of option B.
-    """
-
-    expansion = 1
-
-    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, norm: str = "batch") -> None:
-        super().__init__(in_channels, channels, stride=stride, norm=norm)
-        self.conv1 = ConvBlock2D(in_channels, channels, 3, stride=stride, norm=norm)
-        self.conv2 = ConvBlock2D(channels, channels, 3, norm=norm, activation="none")
-
-    def _branch(self, image: Tensor) -> Tensor:
-        return self.conv2(self.conv1(image))
+        return ops.add_norm(
+            branch,
+            stream,
+            norm.weight,
+            norm.bias,
+            norm=self.norm,
+            epsilon=self.epsilon,
+            dropout_p=self.dropout,
+            training=self.training,
+        )
 
 
-class BottleneckBlock2D(_Residual):
-    """Convolutions 1 × 1, 3 × 3 and 1 × 1 and a shortcut; four times as many channels come out.
-
-    Args:
-        in_channels: channels of the input.
-        channels: channels of the first two convolutions; the output has four times as many.
-        stride: step of the 3 × 3 convolution, and of the shortcut.
-        norm: of :class:`ConvBlock2D`.
-
-    Shapes:
-        ``[batch_size, in_channels, height, width]`` to ``[batch_size, 4 * channels, ⌈height / stride⌉,
-        ⌈width / stride⌉]``.
-
-    References:
-        He et al., arXiv:1512.03385, section 4.1; the stride is in the 3 × 3 convolution, not the first one, as in
-        today's implementations ("v1.5").
-    """
-
-    expansion = 4
-
-    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, norm: str = "batch") -> None:
-        super().__init__(in_channels, channels, stride=stride, norm=norm)
-        self.conv1 = ConvBlock2D(in_channels, channels, 1, norm=norm)
-        self.conv2 = ConvBlock2D(channels, channels, 3, stride=stride, norm=norm)
-        self.conv3 = ConvBlock2D(channels, self.out_channels, 1, norm=norm, activation="none")
-
-    def _branch(self, image: Tensor) -> Tensor:
-        return self.conv3(self.conv2(self.conv1(image)))
+def depth_rates(drop_path: float, num_layers: int) -> list[float]:
+    """Return each layer's rate of stochastic depth: from 0 for the first, evenly up to ``drop_path`` for the last."""
+    check_drop_path(drop_path)
+    return [drop_path * layer / max(num_layers - 1, 1) for layer in range(num_layers)]

@@ -100,7 +100,11 @@ class SeparableConv1D(nn.Layer):
         in_channels: width of the input.
         out_channels: width of the output.
         kernel_size: tokens that one output sees.
-        options: of :class:`ConvBlock1D` but for ``groups``; norm, activation and dropout follow the second convolution.
+        dilation: distance between them.
+        causal: whether a token sees only itself and those before it.
+        norm: after the second convolution, as in :class:`ConvBlock1D`; so are activation and dropout.
+        activation: see there.
+        dropout: see there.
 
     Shapes:
         as :class:`ConvBlock1D`.
@@ -117,7 +121,9 @@ class SeparableConv1D(nn.Layer):
         *,
         dilation: int = 1,
         causal: bool = False,
-        **options: str | float,
+        norm: str = "none",
+        activation: str = "relu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.depthwise = ConvBlock1D(
@@ -129,7 +135,9 @@ class SeparableConv1D(nn.Layer):
             causal=causal,
             activation="none",
         )
-        self.pointwise = ConvBlock1D(in_channels, out_channels, 1, **options)  # type: ignore[arg-type]
+        self.pointwise = ConvBlock1D(
+            in_channels, out_channels, 1, norm=norm, activation=activation, dropout=dropout
+        )
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the block's output."""
@@ -220,7 +228,8 @@ class SeparableConv2D(nn.Layer):
         kernel_size: side of the window, odd.
         stride: step of the window.
         dilation: distance between pixels in the window.
-        options: ``norm`` and ``activation`` of :class:`ConvBlock2D`, for both.
+        norm: of both, as in :class:`ConvBlock2D`.
+        activation: of both, as in :class:`ConvBlock2D`.
 
     Shapes:
         as :class:`ConvBlock2D`.
@@ -237,7 +246,8 @@ class SeparableConv2D(nn.Layer):
         *,
         stride: int = 1,
         dilation: int = 1,
-        **options: str,
+        norm: str = "batch",
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         self.depthwise = ConvBlock2D(
@@ -247,9 +257,10 @@ class SeparableConv2D(nn.Layer):
             stride=stride,
             dilation=dilation,
             groups=in_channels,
-            **options,
+            norm=norm,
+            activation=activation,
         )
-        self.pointwise = ConvBlock2D(in_channels, out_channels, 1, **options)
+        self.pointwise = ConvBlock2D(in_channels, out_channels, 1, norm=norm, activation=activation)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the block's output."""

@@ -269,7 +269,7 @@ def _scan(emissions: Tensor, start: Tensor, transitions: Tensor) -> Tensor:
         for time in range(1, emissions.shape[0]):
             sums.append(step(sums[-1], emissions[time]))
         return paddle.stack(sums)
-    length = size(emissions, 0).astype("int64")
+    length = paddle.shape(emissions)[0].astype("int64")
     table = paddle.concat([first.unsqueeze(0), paddle.zeros_like(emissions[1:])])
 
     def go_on(time: Tensor, sums: Tensor, table: Tensor) -> Tensor:

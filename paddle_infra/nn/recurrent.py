@@ -171,9 +171,10 @@ class LSTM(_Recurrent):
         ``D`` is 2 if bidirectional, else 1. hidden ``[batch_size, seq_len, input_size]``; lengths int
         ``[batch_size]``, from 0 to ``seq_len``, or None (no padding); states, if given, the tuple ``(h, c)`` of
         initial states, each ``[num_layers * D, batch_size, hidden_size]``, else zeros. The result is
-        ``(output, states)``: output ``[batch_size, seq_len, D * hidden_size]``, forward direction first, zeros at padding; states a tuple like
-        the initial ones, of layer 0 forward, layer 0 backward, layer 1 forward, …, each after that direction's last
-        real token (forward: the last one, backward: the first). In a row of length 0 they are the initial ones.
+        ``(output, states)``: output ``[batch_size, seq_len, D * hidden_size]``, forward direction first, zeros at
+        padding; states a tuple like the initial ones, of layer 0 forward, layer 0 backward, layer 1 forward, …, each
+        after that direction's last real token (forward: the last one, backward: the first). In a row of length 0 they
+        are the initial ones.
 
     Export:
         paddle2onnx drops the lengths of Paddle's recurrent operator. The layer does not need them for output and

@@ -8,7 +8,8 @@ from paddle import Tensor, nn
 
 from paddle_infra._core.checks import check_choice, check_positive, check_shape, check_tensor
 from paddle_infra._core.errors import InvalidInputError
-from paddle_infra.nn.padding import last_token, length_mask, reverse_tokens, size, take_token, zero_padding
+from paddle_infra.nn.padding import last_token, length_mask, reverse_tokens, take_token, zero_padding
+from paddle_infra.nn.sizes import size_of
 from paddle_infra.nn.tag_constraints import TagConstraints
 
 _FORBIDDEN = -1e30  # its exponential is 0, but sums and differences of it stay finite
@@ -132,8 +133,7 @@ class CRF(nn.Layer):
         if self.has_constraints:
             allowed = (self.transitions_allowed, self.start_allowed, self.end_allowed)
             scores = tuple(
-                paddle.where(mask, score, paddle.full_like(score, _FORBIDDEN))
-                for mask, score in zip(allowed, scores, strict=True)
+                paddle.where(allowed[i], scores[i], paddle.full_like(scores[i], _FORBIDDEN)) for i in range(3)
             )
         transitions, start, end = (score.astype("float64") for score in scores)
         return _Chain(emissions.astype("float64"), lengths, transitions, start, end)
@@ -170,7 +170,7 @@ class _Chain:
     ) -> None:
         self.lengths = lengths
         if lengths is None:
-            lengths = paddle.full([size(emissions, 0)], size(emissions, 1), dtype="int64")
+            lengths = paddle.full([size_of(emissions, 0)], size_of(emissions, 1), dtype="int64")
         self.mask = length_mask(lengths, emissions)
         self.last = last_token(lengths, emissions)
         self.is_empty = lengths == 0
@@ -244,8 +244,8 @@ class _Chain:
         score, tags = paddle.text.viterbi_decode(
             emissions, self.transitions, lengths, include_bos_eos_tag=False
         )
-        missing = size(emissions, 1) - size(tags, 1)
-        tags = paddle.concat([tags, paddle.zeros([size(tags, 0), missing], dtype="int64")], axis=1)
+        missing = size_of(emissions, 1) - size_of(tags, 1)
+        tags = paddle.concat([tags, paddle.zeros([size_of(tags, 0), missing], dtype="int64")], axis=1)
         return paddle.where(self.mask, tags, paddle.zeros_like(tags)), self._unless_empty(score)
 
     def _unless_empty(self, value: Tensor) -> Tensor:

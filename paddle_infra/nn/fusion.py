@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.jit.marker import unified
 
 from paddle_infra import ops
 from paddle_infra._core.checks import check_number, check_positive, check_shape
@@ -30,6 +31,9 @@ def _check_inputs(inputs: Sequence[Tensor], input_sizes: Sequence[int]) -> None:
         raise InvalidInputError(f"inputs: expected {len(input_sizes)} tensors, got {len(inputs)}")
     for index, (value, width) in enumerate(zip(inputs, input_sizes, strict=True)):
         check_shape(f"inputs[{index}]", value, [*inputs[0].shape[:-1], width], "[..., input_size]")
+
+
+unified(_check_inputs)  # graph capture shall call it as it is
 
 
 class ConcatFusion(nn.Layer):
@@ -90,11 +94,11 @@ class GatedFusion(nn.Layer):
         """Return the joined vector."""
         _check_inputs(inputs, self.input_sizes)
         everything = paddle.concat(list(inputs), axis=-1)
-        hidden = [F.tanh(project(x)) for project, x in zip(self.projections, inputs, strict=True)]
+        hidden = [F.tanh(self.projections[i](inputs[i])) for i in range(len(inputs))]
         gates = [F.sigmoid(gate(everything)) for gate in self.gates]
         if len(gates) == 1:
             gates.append(1.0 - gates[0])
-        return paddle.add_n([gate * h for gate, h in zip(gates, hidden, strict=True)])
+        return paddle.add_n([gates[i] * hidden[i] for i in range(len(gates))])
 
 
 class BilinearFusion(nn.Layer):

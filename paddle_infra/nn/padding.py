@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import paddle
 from paddle import Tensor
+from paddle.jit.marker import unified
 
 from paddle_infra._core.checks import check_shape, check_tensor
 from paddle_infra._core.errors import InvalidInputError
+from paddle_infra.nn.sizes import size_of
 
 _INTEGERS = ("int32", "int64")
-
-
-def size(x: Tensor, axis: int) -> int | Tensor:
-    """Return a dimension: a number, or in a static program, which may not know it yet, a tensor."""
-    return x.shape[axis] if paddle.in_dynamic_mode() else paddle.shape(x)[axis]
 
 
 def check_lengths(lengths: Tensor, hidden: Tensor) -> None:
@@ -44,6 +41,11 @@ def check_mask(attention_mask: Tensor, hidden: Tensor) -> None:
     """
     check_tensor("attention_mask", attention_mask, (*_INTEGERS, "bool", "float32", "float64"))
     check_shape("attention_mask", attention_mask, hidden.shape[:2], "[batch_size, seq_len]")
+
+
+# Graph capture shall call them as they are: rewritten, `shape` holds tensors.
+for _check in (check_lengths, check_mask):
+    unified(_check)
 
 
 def length_mask(lengths: Tensor, hidden: Tensor) -> Tensor:
@@ -89,14 +91,14 @@ def reverse_tokens(hidden: Tensor, lengths: Tensor | None) -> Tensor:
     """Return the real tokens of each row in reverse order, the padding where it was. Applied twice, it does nothing."""
     if lengths is None:
         return paddle.flip(hidden, axis=1)
-    length, width = size(hidden, 1), hidden.shape[2]
+    length, width = size_of(hidden, 1), hidden.shape[2]
     position = _positions(hidden)
     last = lengths.astype("int64").unsqueeze(-1) - 1
     index = paddle.where(position <= last, last - position, position)
-    row = paddle.arange(size(hidden, 0), dtype="int64").unsqueeze(-1) * length
+    row = paddle.arange(size_of(hidden, 0), dtype="int64").unsqueeze(-1) * length
     rows = paddle.gather(hidden.reshape([-1, width]), (index + row).flatten())
     return rows.reshape([-1, length, width])
 
 
 def _positions(hidden: Tensor) -> Tensor:
-    return paddle.arange(size(hidden, 1), dtype="int64").unsqueeze(0)
+    return paddle.arange(size_of(hidden, 1), dtype="int64").unsqueeze(0)

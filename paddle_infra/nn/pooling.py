@@ -7,7 +7,8 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_infra._core.checks import check_choice, check_positive, check_shape
-from paddle_infra.nn.padding import check_mask, size, take_token, zero_padding
+from paddle_infra.nn.padding import check_mask, take_token, zero_padding
+from paddle_infra.nn.sizes import size_of
 
 POOLINGS = ("cls", "last", "max", "mean")
 _MASKED = -1e30  # a score so low that its exponential is 0, but no infinity: rows without a token stay finite
@@ -58,7 +59,7 @@ def last_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     Returns:
         ``[batch_size, hidden_size]``.
     """
-    position = paddle.arange(1, size(hidden, 1) + 1, dtype="int64") * (attention_mask != 0).astype("int64")
+    position = paddle.arange(1, size_of(hidden, 1) + 1, dtype="int64") * (attention_mask != 0).astype("int64")
     return take_token(hidden, (position == position.max(axis=1, keepdim=True)) & (position > 0))
 
 

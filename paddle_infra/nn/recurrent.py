@@ -14,10 +14,10 @@ from paddle_infra.nn.padding import (
     last_token,
     length_mask,
     reverse_tokens,
-    size,
     take_token,
     zero_padding,
 )
+from paddle_infra.nn.sizes import size_of
 
 
 class _Recurrent(nn.Layer):
@@ -73,7 +73,8 @@ class _Recurrent(nn.Layer):
                 outputs.append(output)
                 final.append(state)
             hidden = paddle.concat(outputs, axis=-1) if self.bidirectional else outputs[0]
-        return hidden, tuple(paddle.concat(list(parts)) for parts in zip(*final, strict=True))
+        joined = [paddle.concat([state[i] for state in final]) for i in range(self._num_states)]
+        return hidden, tuple(joined)
 
     def _run(
         self,
@@ -101,7 +102,7 @@ class _Recurrent(nn.Layer):
     def _initial(self, states: tuple[Tensor, ...] | None, hidden: Tensor, index: int) -> tuple[Tensor, ...]:
         if states is not None:
             return tuple(state[index : index + 1] for state in states)
-        zeros = paddle.zeros([1, size(hidden, 0), self.hidden_size], dtype=hidden.dtype)
+        zeros = paddle.zeros([1, size_of(hidden, 0), self.hidden_size], dtype=hidden.dtype)
         return (zeros,) * self._num_states
 
     def _drop(self, hidden: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from paddle_infra.nn.attention import MultiHeadAttention, key_padding_mask
 from paddle_infra.nn.cache import DecoderCache, DecoderLayerCache, KeyValueCache, MemoryCache
+from paddle_infra.nn.conv import ConvBlock1D, ConvBlock2D, SeparableConv1D, SeparableConv2D
+from paddle_infra.nn.conv_residual import BottleneckBlock2D, ResidualBlock2D
+from paddle_infra.nn.crf import CRF
 from paddle_infra.nn.decoder import TransformerDecoder, TransformerDecoderLayer
 from paddle_infra.nn.drop_path import DropPath
 from paddle_infra.nn.embedding import TokenEmbedding, TransformerEmbedding
@@ -16,6 +19,8 @@ from paddle_infra.nn.heads import (
     Spans,
     TokenClassificationHead,
 )
+from paddle_infra.nn.fusion import BilinearFusion, ConcatFusion, CrossAttentionFusion, GatedFusion
+from paddle_infra.nn.heads import SequenceClassificationHead, TokenClassificationHead
 from paddle_infra.nn.linear import Linear
 from paddle_infra.nn.losses import (
     BatchHardTripletLoss,
@@ -27,12 +32,18 @@ from paddle_infra.nn.losses import (
 )
 from paddle_infra.nn.mlp import MLP
 from paddle_infra.nn.norm import RMSNorm
-from paddle_infra.nn.pooling import cls_pool, mean_pool
+from paddle_infra.nn.padding import length_mask
+from paddle_infra.nn.pooling import AttentionPooling, Pooling, cls_pool, last_pool, max_pool, mean_pool
 from paddle_infra.nn.positions import LearnedPositions, SinusoidalPositions, alibi_slopes
+from paddle_infra.nn.recurrent import GRU, LSTM, RNN
 from paddle_infra.nn.rotary import RotaryEmbedding
+from paddle_infra.nn.tag_constraints import TagConstraints, tag_constraints
 from paddle_infra.nn.transformer import TransformerEncoder, TransformerEncoderLayer
 
 __all__ = [
+    "CRF",
+    "GRU",
+    "LSTM",
     "MLP",
     "BatchHardTripletLoss",
     "CoSENTLoss",
@@ -42,6 +53,18 @@ __all__ = [
     "DecoderLayerCache",
     "DropPath",
     "FocalClassificationHead",
+    "RNN",
+    "AttentionPooling",
+    "BilinearFusion",
+    "BottleneckBlock2D",
+    "ConcatFusion",
+    "ConvBlock1D",
+    "ConvBlock2D",
+    "CrossAttentionFusion",
+    "DecoderCache",
+    "DecoderLayerCache",
+    "DropPath",
+    "GatedFusion",
     "KeyValueCache",
     "LearnedPositions",
     "Linear",
@@ -52,12 +75,18 @@ __all__ = [
     "OrdinalHead",
     "RMSNorm",
     "RegressionHead",
+    "Pooling",
+    "RMSNorm",
+    "ResidualBlock2D",
     "RotaryEmbedding",
+    "SeparableConv1D",
+    "SeparableConv2D",
     "SequenceClassificationHead",
     "SinusoidalPositions",
     "SpanHead",
     "Spans",
     "SupervisedContrastiveLoss",
+    "TagConstraints",
     "TokenClassificationHead",
     "TokenEmbedding",
     "TransformerDecoder",
@@ -69,5 +98,9 @@ __all__ = [
     "alibi_slopes",
     "cls_pool",
     "key_padding_mask",
+    "last_pool",
+    "length_mask",
+    "max_pool",
     "mean_pool",
+    "tag_constraints",
 ]

@@ -4,14 +4,33 @@ from paddle_infra.models.base import PretrainedModel
 from paddle_infra.models.bert import BertForSequenceClassification, BertForTokenClassification, BertModel
 from paddle_infra.models.bert_config import BertConfig
 from paddle_infra.models.config import ModelConfig
+from paddle_infra.models.deepfm import DeepFM, DeepFMConfig
+from paddle_infra.models.din import DIN, DINConfig
+from paddle_infra.models.ft_transformer import FTTransformer, FTTransformerConfig
 from paddle_infra.models.pretrained import LoadReport
+from paddle_infra.models.table import TableConfig, TableModel
+from paddle_infra.models.tabular import TabularConfig, TabularModel
+from paddle_infra.models.two_tower import FeaturesConfig, TwoTowerConfig, TwoTowerModel
 
 __all__ = [
+    "DIN",
     "BertConfig",
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "BertModel",
+    "DINConfig",
+    "DeepFM",
+    "DeepFMConfig",
+    "FTTransformer",
+    "FTTransformerConfig",
+    "FeaturesConfig",
     "LoadReport",
     "ModelConfig",
     "PretrainedModel",
+    "TableConfig",
+    "TableModel",
+    "TabularConfig",
+    "TabularModel",
+    "TwoTowerConfig",
+    "TwoTowerModel",
 ]

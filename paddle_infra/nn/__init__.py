@@ -6,8 +6,11 @@ from paddle_infra.nn.conv import ConvBlock1D, ConvBlock2D, SeparableConv1D, Sepa
 from paddle_infra.nn.conv_residual import BottleneckBlock2D, ResidualBlock2D
 from paddle_infra.nn.crf import CRF
 from paddle_infra.nn.decoder import TransformerDecoder, TransformerDecoderLayer
+from paddle_infra.nn.dense_stack import DenseStack, Dice
 from paddle_infra.nn.drop_path import DropPath
 from paddle_infra.nn.embedding import TokenEmbedding, TransformerEmbedding
+from paddle_infra.nn.features import BagEmbedding, CategoryEmbedding, NumberScaling, TableFeatures
+from paddle_infra.nn.fusion import BilinearFusion, ConcatFusion, CrossAttentionFusion, GatedFusion
 from paddle_infra.nn.heads import (
     FocalClassificationHead,
     MarginHead,
@@ -19,8 +22,6 @@ from paddle_infra.nn.heads import (
     Spans,
     TokenClassificationHead,
 )
-from paddle_infra.nn.fusion import BilinearFusion, ConcatFusion, CrossAttentionFusion, GatedFusion
-from paddle_infra.nn.heads import SequenceClassificationHead, TokenClassificationHead
 from paddle_infra.nn.linear import Linear
 from paddle_infra.nn.losses import (
     BatchHardTripletLoss,
@@ -45,25 +46,26 @@ __all__ = [
     "GRU",
     "LSTM",
     "MLP",
-    "BatchHardTripletLoss",
-    "CoSENTLoss",
-    "ContrastiveLoss",
-    "CosineEmbeddingLoss",
-    "DecoderCache",
-    "DecoderLayerCache",
-    "DropPath",
-    "FocalClassificationHead",
     "RNN",
     "AttentionPooling",
+    "BagEmbedding",
+    "BatchHardTripletLoss",
     "BilinearFusion",
     "BottleneckBlock2D",
+    "CategoryEmbedding",
+    "CoSENTLoss",
     "ConcatFusion",
+    "ContrastiveLoss",
     "ConvBlock1D",
     "ConvBlock2D",
+    "CosineEmbeddingLoss",
     "CrossAttentionFusion",
     "DecoderCache",
     "DecoderLayerCache",
+    "DenseStack",
+    "Dice",
     "DropPath",
+    "FocalClassificationHead",
     "GatedFusion",
     "KeyValueCache",
     "LearnedPositions",
@@ -72,11 +74,11 @@ __all__ = [
     "MemoryCache",
     "MultiHeadAttention",
     "MultiLabelHead",
+    "NumberScaling",
     "OrdinalHead",
-    "RMSNorm",
-    "RegressionHead",
     "Pooling",
     "RMSNorm",
+    "RegressionHead",
     "ResidualBlock2D",
     "RotaryEmbedding",
     "SeparableConv1D",
@@ -86,6 +88,7 @@ __all__ = [
     "SpanHead",
     "Spans",
     "SupervisedContrastiveLoss",
+    "TableFeatures",
     "TagConstraints",
     "TokenClassificationHead",
     "TokenEmbedding",

@@ -75,7 +75,7 @@ def spread(mask: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 LABELS = (rows(2, 3, 4, seed=3) > 0.5).astype(np.float32)
-ROW_MASK = np.array([[1, 1, 0], [1, 0, 0]])
+ROW_MASK = np.array([[1, 1, 1], [1, 0, 0]])
 LABEL_MASK = rows(2, 3, 4, seed=4) > 0
 
 
@@ -153,6 +153,28 @@ def test_regression(kind: str, mask: np.ndarray | None) -> None:
         linear(head),
     )
     assert head(paddle.to_tensor(rows(5, 8))).shape == ([5, 2, 3] if quantiles else [5, 2])
+
+
+@pytest.mark.parametrize("cls", [nn.MultiLabelHead, nn.RegressionHead])
+@pytest.mark.parametrize("extra", [0, 1, 7])
+def test_padding_changes_nothing(cls: type, extra: int) -> None:
+    paddle.seed(0)
+    head, labels = cls(8, 4, 0.0), (rows(2, 3, 4, seed=1) > 0).astype(np.float32)
+
+    def run(hidden: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+        head.clear_gradients()
+        x = paddle.to_tensor(hidden, stop_gradient=False)
+        loss = head.loss(x, paddle.to_tensor(labels), mask=paddle.to_tensor(mask))
+        loss.backward()
+        return [loss.numpy(), x.grad.numpy()[:, :3], head.classifier.weight.grad.numpy()]
+
+    hidden, wide = rows(2, 3, 8), ((0, 0), (0, extra), (0, 0))
+    padded = [np.pad(value, wide, constant_values=np.nan) for value in (hidden, labels)]
+    for value in padded:
+        value[1, 1:] = np.nan
+    expected = run(hidden, labels, ROW_MASK)
+    for found, true in zip(run(*padded, np.pad(ROW_MASK, wide[:2])), expected, strict=True):
+        np.testing.assert_allclose(found, true, atol=1e-6)
 
 
 def test_huber_of_large_residuals_is_linear() -> None:

@@ -12,6 +12,7 @@ from paddle_infra import ops
 from paddle_infra._core.checks import check_number, check_shape, check_tensor
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.nn.heads._linear import FLOATS, LinearHead, check_hidden, check_mask, mean_over
+from paddle_infra.nn.padding import zero_padding
 
 
 class MultiLabelHead(LinearHead):
@@ -40,16 +41,13 @@ class MultiLabelHead(LinearHead):
         pos_weight: Sequence[float] | None = None,
     ) -> None:
         super().__init__(hidden_size, num_classes, dropout)
-        self.pos_weight: Tensor | None = None
-        if pos_weight is not None:
-            if len(pos_weight) != num_classes or not all(weight > 0 for weight in pos_weight):
-                raise InvalidInputError(
-                    f"pos_weight: expected {num_classes} positive numbers, got {list(pos_weight)}"
-                )
-            # Not in the state: it belongs to the loss, not to the model.
-            weights = paddle.to_tensor(list(pos_weight), dtype="float32")
-            del self.pos_weight
-            self.register_buffer("pos_weight", weights, persistable=False)
+        if pos_weight is not None and (len(pos_weight) != num_classes or not min(pos_weight) > 0):
+            raise InvalidInputError(
+                f"pos_weight: expected {num_classes} positive numbers, got {list(pos_weight)}"
+            )
+        weights = None if pos_weight is None else paddle.to_tensor(list(pos_weight), dtype="float32")
+        # Not in the state: it belongs to the loss, not to the model.
+        self.register_buffer("pos_weight", weights, persistable=False)
 
     def predict(self, hidden: Tensor, threshold: float = 0.5) -> Tensor:
         """Return which labels are more probable than ``threshold``: bool ``[..., num_classes]``."""
@@ -99,7 +97,9 @@ class MultiLabelHead(LinearHead):
         counts = (mask != 0).unsqueeze(-1) if is_per_row else mask != 0
         labels = paddle.where(counts, labels.astype(hidden.dtype), paddle.zeros([], hidden.dtype))
         if is_per_row:
-            return self._loss(hidden, labels, token_weight=(mask != 0).astype(hidden.dtype))
+            return self._loss(
+                zero_padding(hidden, mask), labels, token_weight=(mask != 0).astype(hidden.dtype)
+            )
         return mean_over(self._loss(hidden, labels, reduction="none"), mask)
 
     def _loss(

@@ -10,6 +10,7 @@ from paddle import Tensor
 from paddle_infra._core.checks import check_choice, check_number, check_positive, check_shape, check_tensor
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.nn.heads._linear import FLOATS, LinearHead, check_hidden, check_mask, mean_over
+from paddle_infra.nn.padding import zero_padding
 
 _LOSSES = ("squared", "huber", "quantile")
 
@@ -94,6 +95,7 @@ class RegressionHead(LinearHead):
             check_mask(mask, rows if is_per_row else [*rows, self.num_targets], "[...] or [..., num_targets]")
             counts = (mask != 0).unsqueeze(-1).expand_as(labels) if is_per_row else mask != 0
             labels = paddle.where(counts, labels, paddle.zeros_like(labels))
+            hidden = zero_padding(hidden, mask) if is_per_row else hidden
         predicted = self(hidden)
         if self.kind == "quantile":
             loss = self._pinball(predicted - labels.unsqueeze(-1)).mean(axis=-1)

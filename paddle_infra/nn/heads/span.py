@@ -9,6 +9,8 @@ from paddle import Tensor
 
 from paddle_infra._core.checks import check_positive, check_shape, check_tensor
 from paddle_infra.nn.heads._linear import LinearHead, check_hidden, check_mask, mean_over
+from paddle_infra.nn.padding import zero_padding
+from paddle_infra.nn.sizes import size_of
 
 _NEVER = -1e30  # a logit whose exponential is 0, and of which two can be added
 
@@ -55,13 +57,14 @@ class SpanHead(LinearHead):
     def _masked(self, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         check_hidden(hidden, self.classifier.weight.shape[0], "[batch_size, seq_len, hidden_size]")
         check_mask(mask, list(hidden.shape[:2]), "[batch_size, seq_len]")
-        start, end = self(hidden).unbind(axis=-1)
         if mask is None:
+            start, end = self(hidden).unbind(axis=-1)
             return start, end, None
         inside = mask != 0
         is_first = paddle.zeros_like(inside)
         is_first = paddle.concat([paddle.ones_like(is_first[:, :1]), is_first[:, 1:]], axis=1)
         allowed = inside | is_first
+        start, end = self(zero_padding(hidden, allowed)).unbind(axis=-1)
         never = paddle.full([], _NEVER, start.dtype)
         return paddle.where(allowed, start, never), paddle.where(allowed, end, never), allowed
 
@@ -124,7 +127,7 @@ class SpanHead(LinearHead):
         """Return the best score of each row and its place, ``start * length + end - start``."""
         # Windows of `length` ends for each start, [batch_size, seq_len, length]: not all pairs of the sequence.
         ends = paddle.concat([end, never.expand([-1, length])], axis=1)
-        windows = paddle.arange(paddle.shape(start)[1]).unsqueeze(1) + paddle.arange(length)
+        windows = paddle.arange(size_of(start, 1)).unsqueeze(1) + paddle.arange(length)
         of_window = paddle.index_select(ends, windows.flatten(), axis=1).reshape([0, -1, length])
         scores = (start.unsqueeze(-1) + of_window).flatten(1)
         return scores.max(axis=1), scores.argmax(axis=1)
@@ -132,8 +135,7 @@ class SpanHead(LinearHead):
 
 def _position_loss(logits: Tensor, position: Tensor, allowed: Tensor | None) -> Tensor:
     position = position.astype("int64")
-    length = paddle.shape(logits)[1].astype("int64")
-    counts = (position >= 0) & (position < length)
+    counts = (position >= 0) & (position < size_of(logits, 1))
     position = paddle.where(counts, position, paddle.zeros_like(position)).unsqueeze(-1)
     if allowed is not None:
         counts = counts & paddle.take_along_axis(allowed.astype("int64"), position, axis=1).squeeze(

@@ -61,16 +61,13 @@ class ContrastiveLoss(nn.Layer):
         self.temperature = check_number("temperature", temperature, 1e-6)
         self.normalize = check_flag("normalize", normalize)
         self.symmetric = check_flag("symmetric", symmetric)
-        self.log_scale: Tensor | None = None
-        if check_flag("learned", learned):
-            if temperature < 1.0 / _LARGEST_SCALE:
-                raise InvalidInputError(
-                    f"temperature: expected at least {1.0 / _LARGEST_SCALE:g} if it is learned, got {temperature!r}"
-                )
-            del self.log_scale
-            self.log_scale = self.create_parameter(
-                [1], default_initializer=nn.initializer.Constant(-math.log(temperature))
+        check_flag("learned", learned)
+        if learned and temperature < 1.0 / _LARGEST_SCALE:
+            raise InvalidInputError(
+                f"temperature: expected at least {1.0 / _LARGEST_SCALE:g} if it is learned, got {temperature!r}"
             )
+        initial = nn.initializer.Constant(-math.log(self.temperature))
+        self.log_scale = self.create_parameter([1], default_initializer=initial) if learned else None
 
     def forward(
         self,

@@ -217,7 +217,7 @@ class MultiHeadAttention(nn.Layer):
             positions = next_positions(hidden, so_far)
             query, key = self.rotary(query, positions), self.rotary(key, positions)
         if cache is not None and not is_first:
-            ends = cache.append(key, value, kv_lengths)
+            ends = cache.extend(key, value, kv_lengths)
             return ops.attention_decode(
                 query,
                 cache.keys,
@@ -230,7 +230,7 @@ class MultiHeadAttention(nn.Layer):
         q_lengths = kv_lengths
         prefix_length, key, value, bias, kv_lengths = self._put_prefix(key, value, bias, kv_lengths)
         if cache is not None:
-            cache.append(key, value, kv_lengths)
+            cache.extend(key, value, kv_lengths)
             cache.prefix_length = prefix_length
         return ops.attention(
             query,

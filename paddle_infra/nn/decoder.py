@@ -71,6 +71,8 @@ class TransformerDecoderLayer(ResidualLayer):
             norm_first=norm_first,
             drop_path=drop_path,
         )
+        if memory_size is not None and not cross_attention:
+            raise InvalidInputError(f"memory_size: expected None without cross-attention, got {memory_size}")
         self.attention = MultiHeadAttention(
             hidden_size, num_heads, attention_dropout, causal=True, use_bias=use_bias, **attention
         )

@@ -69,9 +69,10 @@ class Dice(nn.Layer):
         return mean, variance
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        # Without detach(): in a program that is an alias, and Paddle lets a later operator write into its memory.
         with paddle.no_grad():
             for buffer, value in ((self.mean, mean), (self.variance, variance)):
-                new = self.momentum * buffer + (1.0 - self.momentum) * value.detach().astype(buffer.dtype)
+                new = self.momentum * buffer + (1.0 - self.momentum) * value.astype(buffer.dtype)
                 paddle.assign(new, buffer)
 
 

@@ -74,7 +74,7 @@ def auc(
 
 
 def test_deepfm_knows_who_likes_what(data: MovieLens) -> None:
-    """Measured, AUC of likes: DeepFM 0.780 after 4 epochs; number of ratings 0.620, each film's share of likes 0.709."""
+    """Measured, AUC of likes: 0.780 after 4 epochs; number of ratings 0.620, each film's share of likes 0.709."""
     test, train, by_count, by_share = likes(data)
     assert (round(by_count, 3), round(by_share, 3)) == (0.620, 0.709)
     paddle.seed(0)
@@ -105,7 +105,7 @@ def test_deepfm_knows_who_likes_what(data: MovieLens) -> None:
 
 
 def test_din_knows_who_likes_what(data: MovieLens) -> None:
-    """Measured, AUC of likes: DIN 0.779 after 3 epochs; number of ratings 0.620, each film's share of likes 0.709."""
+    """Measured, AUC of likes: 0.779 after 3 epochs; number of ratings 0.620, each film's share of likes 0.709."""
     test, train, _, by_share = likes(data)
     is_known = np.ones(len(data.user), bool)
     is_known[test] = False
@@ -143,8 +143,8 @@ def test_din_knows_who_likes_what(data: MovieLens) -> None:
 def test_two_towers_find_the_next_film(data: MovieLens) -> None:
     """The last film that each of 942 users liked, among all that they have not rated before.
 
-    Measured, share of users whose film is among the first 20: two towers RECALL after 6 epochs, most liked films
-    POPULAR.
+    Measured, share of users whose film is among the first 20: two towers 0.264 after 6 epochs, most liked films
+    0.154.
     """
     liked = np.flatnonzero(data.is_liked)
     last = {int(data.user[row]): int(row) for row in liked}
@@ -197,5 +197,4 @@ def test_two_towers_find_the_next_film(data: MovieLens) -> None:
         everything = model.encode_items(**item(np.arange(data.num_items)))
         score = paddle.matmul(model.encode_users(**user(test)), everything, transpose_y=True).numpy()
     found = recall(score)
-    print(f"recall@20 {found:.3f}, popularity {popular:.3f}")
-    assert found > 1.5 * popular
+    assert found > 1.4 * popular

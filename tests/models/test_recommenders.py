@@ -288,7 +288,8 @@ def test_din_saved_with_dynamic_batch_and_length(tmp_path: Path) -> None:
         ([None, 2], "float32"),
     ]
     batches = [visits(3), visits(1, length=1), visits(7, length=9)]
-    runs_alike(model, tmp_path, specs, *(list(batch.values()) for batch in batches))
+    # Training would move the running statistics of Dice: test_features.py has that.
+    runs_alike(model, tmp_path, specs, *(list(batch.values()) for batch in batches), trains=False)
 
 
 @pytest.mark.parametrize("kind", ["deepfm", "din"])

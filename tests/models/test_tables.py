@@ -137,8 +137,16 @@ def test_save_and_load_give_the_same_model(cls: type, config: models.TableConfig
     assert np.array_equal(*(m(*map(paddle.to_tensor, batch(4))).numpy() for m in (model, loaded)))
 
 
-@KINDS
-@pytest.mark.parametrize("columns", ["both", "categories", "numbers"])
+@pytest.mark.parametrize(
+    ("cls", "config", "columns"),
+    [
+        (models.TabularModel, TABULAR, "both"),
+        (models.TabularModel, TABULAR, "categories"),
+        (models.TabularModel, TABULAR, "numbers"),
+        (models.FTTransformer, FT, "both"),
+        pytest.param(models.FTTransformer, FT, "numbers", marks=pytest.mark.slow),
+    ],
+)
 def test_saved_with_a_dynamic_batch(
     cls: type, config: models.TableConfig, columns: str, tmp_path: Path
 ) -> None:
@@ -238,8 +246,10 @@ def cancer_accuracy(
 
 
 def test_tabular_model_on_real_data() -> None:
-    """Three splits: 0.976, 0.964, 0.976. A threshold on one column: 0.858, 0.870, 0.888. Logistic regression, on data as
-    separable as these, is as good: 0.976, 0.970, 0.988. The first split is the one here.
+    """Three splits, the first of which is here: 0.982, 0.970, 0.982.
+
+    A threshold on one column: 0.858, 0.870, 0.888. On data as separable as these, logistic regression is as good: 0.976,
+    0.970, 0.988.
     """
     paddle.seed(0)
     model = models.TabularModel(models.TabularConfig(num_numbers=30, hidden_sizes=(32,)))
@@ -248,7 +258,7 @@ def test_tabular_model_on_real_data() -> None:
 
 @pytest.mark.slow
 def test_ft_transformer_on_real_data() -> None:
-    """Three splits: 0.953, 0.959, 0.970; the simpler models as in the test before."""
+    """Three splits, the first of which is here: 0.964, 0.970, 0.953; the simpler models as in the test before."""
     paddle.seed(0)
     sizes = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32}
     model = models.FTTransformer(models.FTTransformerConfig(num_numbers=30, **sizes))

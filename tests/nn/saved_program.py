@@ -1,4 +1,4 @@
-"""Save a layer with dynamic axes, load it, and run it on other sizes than it was captured with."""
+"""A layer as a program with dynamic axes, on batches of several sizes; a loss as a layer."""
 
 from __future__ import annotations
 
@@ -7,30 +7,20 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from tests.nn.programs import assert_program_is_layer
+
 
 def runs_alike(
     layer: paddle.nn.Layer,
     folder: Path,
     specs: list[tuple[list[int | None], str]],
     *batches: list[np.ndarray],
+    trains: bool = True,
 ) -> None:
-    """Compare the saved and loaded program with the layer on each batch (arguments in order)."""
+    """Compare outputs, gradients and the reloaded program with the layer on each batch (arguments in order)."""
     input_spec = [paddle.static.InputSpec(shape, dtype) for shape, dtype in specs]
-    layer.eval()
-    expected = [layer(*map(paddle.to_tensor, batch)) for batch in batches]
-    paddle.jit.save(
-        paddle.jit.to_static(layer, input_spec=input_spec, full_graph=True), str(folder / "program")
-    )
-    loaded = paddle.jit.load(str(folder / "program"))
-    for batch, true in zip(batches, expected, strict=True):
-        found = loaded(*map(paddle.to_tensor, batch))
-        for a, b in zip(_list(found), _list(true), strict=True):
-            assert a.shape == b.shape
-            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
-
-
-def _list(value: object) -> list:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    inputs = [[paddle.to_tensor(value) for value in batch] for batch in batches]
+    assert_program_is_layer(layer, input_spec, inputs, folder, trains=trains, tolerance=1e-5)
 
 
 class LossOf(paddle.nn.Layer):

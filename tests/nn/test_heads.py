@@ -250,12 +250,12 @@ def test_ordinal_predictions(link: str) -> None:
 
 
 HEADS = {
-    "focal": lambda: nn.FocalClassificationHead(8, 4),
-    "multi": lambda: nn.MultiLabelHead(8, 4, pos_weight=[1.0, 2.0, 3.0, 4.0]),
-    "regression": lambda: nn.RegressionHead(8, 4, loss="huber"),
-    "quantile": lambda: nn.RegressionHead(8, 4, loss="quantile", quantiles=(0.5, 0.9)),
-    "coral": lambda: nn.OrdinalHead(8, 4),
-    "cumulative": lambda: nn.OrdinalHead(8, 4, link="cumulative"),
+    "focal": lambda: nn.FocalClassificationHead(8, 4, 0.0),
+    "multi": lambda: nn.MultiLabelHead(8, 4, 0.0, pos_weight=[1.0, 2.0, 3.0, 4.0]),
+    "regression": lambda: nn.RegressionHead(8, 4, 0.0, loss="huber"),
+    "quantile": lambda: nn.RegressionHead(8, 4, 0.0, loss="quantile", quantiles=(0.5, 0.9)),
+    "coral": lambda: nn.OrdinalHead(8, 4, 0.0),
+    "cumulative": lambda: nn.OrdinalHead(8, 4, 0.0, link="cumulative"),
 }
 
 

@@ -248,8 +248,8 @@ def cancer_accuracy(
 def test_tabular_model_on_real_data() -> None:
     """Three splits, the first of which is here: 0.982, 0.970, 0.982.
 
-    A threshold on one column: 0.858, 0.870, 0.888. On data as separable as these, logistic regression is as good: 0.976,
-    0.970, 0.988.
+    A threshold on one column: 0.858, 0.870, 0.888. On data as separable as these, logistic regression is as good:
+    0.976, 0.970, 0.988.
     """
     paddle.seed(0)
     model = models.TabularModel(models.TabularConfig(num_numbers=30, hidden_sizes=(32,)))

@@ -98,6 +98,14 @@ def test_contrastive_extremes() -> None:
     assert float(nn.ContrastiveLoss(1.0, normalize=False)(large, large.flip([0]) / 1e4)) == pytest.approx(1e4)
 
 
+def test_gathering_needs_no_second_process_but_dynamic_mode(tmp_path: Path) -> None:
+    pair = [paddle.to_tensor(value) for value in PAIRS.values()]
+    assert float(nn.ContrastiveLoss(gather=True)(*pair)) == float(nn.ContrastiveLoss()(*pair))
+    program = paddle.jit.to_static(LossOf(nn.ContrastiveLoss(gather=True), "forward"), full_graph=True)
+    with pytest.raises(UnsupportedError, match="gather=True: expected dynamic mode, got a static program"):
+        program(*pair)
+
+
 LABELS = np.array([0, 1, 0, 2, 1, 0])  # class 2 has no partner
 
 

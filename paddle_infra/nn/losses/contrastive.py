@@ -12,6 +12,7 @@ from paddle_infra._core.checks import UNKNOWN, check_flag, check_number, check_s
 from paddle_infra._core.errors import InvalidInputError, UnsupportedError
 from paddle_infra.nn._geometry import rows_of, unit
 from paddle_infra.nn.losses._arguments import check_labels, check_rows
+from paddle_infra.nn.losses._gather import gather_rows, rank
 
 _NEVER = -1e30  # a logit whose exponential is 0
 _LARGEST_SCALE = 100.0
@@ -30,14 +31,16 @@ class ContrastiveLoss(nn.Layer):
     :func:`paddle_infra.ops.linear_cross_entropy` with the candidates as the weight of a classifier: the similarities
     are never stored, forward or backward.
 
-    Under several processes each contrasts with its own batch: nothing is gathered, and data-parallel training averages
-    the processes' losses. That is another loss than that of the joined batch, with fewer negatives.
+    Under several processes each contrasts with its own batch, unless ``gather`` is on: then candidates are those of all
+    processes, and the mean of the processes' losses and of their gradients, as data-parallel training takes it, is that
+    of the joined batch. Every process must then come with the same number of rows, in the same steps.
 
     Args:
         temperature: :math:`\tau`, above 0; the initial one if it is learned.
         learned: whether :math:`\log(1/\tau)` is a parameter, ``log_scale``. :math:`1/\tau` is cut off at 100.
         normalize: whether vectors are scaled to length 1 first, so that similarities are cosines.
         symmetric: whether the loss of finding each partner's query among all queries is added, both halved.
+        gather: whether candidates (in the symmetric form also queries) of all processes count; in dynamic mode only.
 
     Shapes:
         query and positive ``[batch_size, width]``, negatives ``[count, width]`` or ``[batch_size, count, width]`` (all
@@ -56,11 +59,13 @@ class ContrastiveLoss(nn.Layer):
         learned: bool = False,
         normalize: bool = True,
         symmetric: bool = False,
+        gather: bool = False,
     ) -> None:
         super().__init__()
         self.temperature = check_number("temperature", temperature, 1e-6)
         self.normalize = check_flag("normalize", normalize)
         self.symmetric = check_flag("symmetric", symmetric)
+        self.gather = check_flag("gather", gather)
         check_flag("learned", learned)
         if learned and temperature < 1.0 / _LARGEST_SCALE:
             raise InvalidInputError(
@@ -101,25 +106,33 @@ class ContrastiveLoss(nn.Layer):
         if self.normalize:
             query, positive = unit(query), unit(positive)
         scaled = query * self._scale()
-        candidates = positive
+        own = self._own(query)
+        partners = candidates = self._shared(positive)
         if negatives is not None:
             negatives = negatives.reshape([-1, query.shape[-1]])
-            candidates = paddle.concat([positive, unit(negatives) if self.normalize else negatives])
-        labels = rows_of(query)
-        bias = None
+            negatives = self._shared(unit(negatives) if self.normalize else negatives)
+            candidates = paddle.concat([partners, negatives])
+        labels, bias = own, None
         if log_probability is not None:
-            bias = -log_probability.detach().astype(query.dtype)
+            bias = -self._shared(log_probability.detach()).astype(query.dtype)
         if ids is not None:
-            first = _first_with_same_id(ids)
-            bias = paddle.zeros_like(query[:, 0]).detach() if bias is None else bias
-            bias = paddle.where(first == labels, bias, paddle.full([], _NEVER, bias.dtype))
-            labels = first
+            first = _first_with_same_id(self._shared(ids))
+            bias = paddle.zeros_like(partners[:, 0]).detach() if bias is None else bias
+            bias = paddle.where(first == rows_of(partners), bias, paddle.full([], _NEVER, bias.dtype))
+            labels = paddle.gather(first, own)
         if bias is not None and negatives is not None:
             bias = paddle.concat([bias, paddle.zeros_like(negatives[:, 0]).detach()])
         loss = ops.linear_cross_entropy(scaled, candidates, labels, bias=bias)
         if self.symmetric:
-            loss = 0.5 * (loss + ops.linear_cross_entropy(positive * self._scale(), query, labels))
+            loss = 0.5 * (loss + ops.linear_cross_entropy(positive * self._scale(), self._shared(query), own))
         return loss
+
+    def _shared(self, rows: Tensor) -> Tensor:
+        return gather_rows(rows) if self.gather else rows
+
+    def _own(self, query: Tensor) -> Tensor:
+        """Return which candidates are the partners of this process's queries."""
+        return rows_of(query) + rank() * query.shape[0] if self.gather else rows_of(query)
 
     def _scale(self) -> Tensor | float:
         if self.log_scale is None:

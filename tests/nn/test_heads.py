@@ -282,6 +282,29 @@ def test_saved_with_a_dynamic_batch(kind: str, is_loss: bool, tmp_path: Path) ->
     )
 
 
+class MaskedLoss(paddle.nn.Layer):
+    def __init__(self, head: paddle.nn.Layer) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, hidden, labels, mask):
+        return self.head.loss(hidden, labels, mask=mask)
+
+
+@pytest.mark.parametrize("kind", ["multi", "quantile"])
+@pytest.mark.parametrize("is_per_row", [True, False])
+def test_masked_loss_saved_with_dynamic_axes(kind: str, is_per_row: bool, tmp_path: Path) -> None:
+    shape = [None, None] if is_per_row else [None, None, 4]
+    specs = [([None, None, 8], "float32"), ([None, None, 4], "float32"), (shape, "int64")]
+
+    def batch(size: int, length: int) -> list[np.ndarray]:
+        mask = rows(size, length, seed=1) if is_per_row else rows(size, length, 4, seed=1)
+        labels = (rows(size, length, 4, seed=2) > 0).astype(np.float32)
+        return [rows(size, length, 8), labels, (mask > 0).astype(np.int64)]
+
+    runs_alike(MaskedLoss(HEADS[kind]()), tmp_path, specs, batch(2, 3), batch(1, 1), batch(3, 7))
+
+
 def test_parameter_names() -> None:
     names = {kind: list(make().state_dict()) for kind, make in HEADS.items()}
     classifier = ["classifier.weight", "classifier.bias"]

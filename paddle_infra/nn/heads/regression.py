@@ -68,7 +68,8 @@ class RegressionHead(LinearHead):
         predicted = super().forward(hidden)
         if not self.quantiles:
             return predicted
-        return predicted.unflatten(-1, [self.num_targets, len(self.quantiles)])
+        # 0 copies a size: unflatten() cannot do with two that a program does not know.
+        return predicted.reshape([0] * (predicted.ndim - 1) + [self.num_targets, len(self.quantiles)])
 
     def loss(self, hidden: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Return the mean loss over the numbers that count (and over quantiles).

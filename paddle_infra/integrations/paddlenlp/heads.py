@@ -1,0 +1,156 @@
+"""The loss of PaddleNLP's classifiers without their logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from paddle_infra import ops
+from paddle_infra._core.errors import InvalidInputError, UnsupportedError
+from paddle_infra.integrations.paddlenlp.fused import Fused
+from paddle_infra.integrations.paddlenlp.layers import FusedLinear
+
+#: The last layer of each classifier, by the name of its class in PaddleNLP.
+HEADS: Mapping[str, str] = MappingProxyType(
+    {
+        "BertForMaskedLM": "cls.predictions.decoder",
+        "BertForSequenceClassification": "classifier",
+        "BertForTokenClassification": "classifier",
+        "DistilBertForSequenceClassification": "classifier",
+        "DistilBertForTokenClassification": "classifier",
+        "ElectraForSequenceClassification": "classifier.out_proj",
+        "ElectraForTokenClassification": "classifier",
+        "ErnieForMaskedLM": "cls.predictions.decoder",
+        "ErnieForSequenceClassification": "classifier",
+        "ErnieForTokenClassification": "classifier",
+        "RobertaForMaskedLM": "lm_head.decoder",
+        "RobertaForSequenceClassification": "classifier.out_proj",
+        "RobertaForTokenClassification": "classifier",
+        "TinyBertForSequenceClassification": "classifier",
+    }
+)
+
+
+class _Caught:
+    """What the head was given, instead of its logits."""
+
+    def __init__(self) -> None:
+        self.head: _Head | None = None
+        self.hidden: Tensor | None = None
+
+
+_caught: ContextVar[_Caught | None] = ContextVar("paddle_infra_paddlenlp_head", default=None)
+
+
+@contextmanager
+def _catching() -> Iterator[_Caught]:
+    caught = _Caught()
+    token = _caught.set(caught)
+    try:
+        yield caught
+    finally:
+        _caught.reset(token)
+
+
+class _Head(Fused):
+    """The last linear layer of a classifier; within :func:`loss` it hands over its input."""
+
+    operators = "ops.linear_cross_entropy or ops.linear_binary_cross_entropy, by loss()"
+    unless = "forward() is called with labels: it returns the logits too, so nothing would be saved"
+    own_attributes = ("_kept", "sequence_config")
+    weight_layout: Any
+    sequence_config: Any = None  # of a classifier of whole sequences: what kind of problem it solves
+
+    def _hand_over(self, hidden: Tensor, caught: _Caught) -> Tensor:
+        if caught.head is not None:
+            raise UnsupportedError("loss: expected a model that calls its head once, got a second call")
+        if self._forward_post_hooks:
+            raise UnsupportedError("loss: expected a head without forward hooks, which would see no logits")
+        caught.head, caught.hidden = self, hidden
+        return hidden
+
+
+class FusedHead(_Head, FusedLinear):
+    """Of ``paddle.nn.Linear``: weight ``[D, V]``."""
+
+    weight_layout = "dv"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the logits."""
+        caught = _caught.get()
+        return super().forward(input) if caught is None else self._hand_over(input, caught)
+
+
+class FusedTiedHead(_Head):
+    """Of PaddleNLP's ``layers.Linear``, whose weight ``[V, D]`` may be that of the word embeddings."""
+
+    weight_layout = "vd"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the logits."""
+        caught = _caught.get()
+        if caught is None:
+            return type(self).original.forward(self, input)
+        return self._hand_over(input, caught)
+
+
+def loss(model: nn.Layer, *, labels: Tensor, **inputs: Any) -> Tensor:
+    r"""Return the loss that ``model(**inputs, labels=labels)`` computes, without the logits being stored.
+
+    The mean cross entropy over all labels but -100, or, for ``problem_type="multi_label_classification"`` and for
+    float labels, the mean binary cross entropy. With ``N`` rows, ``D`` features and ``V`` classes the logits that are
+    never stored are ``[N, V]``: of a masked language model 122 kB per token.
+
+    Args:
+        model: an accelerated classifier, or a Layer that calls one.
+        labels: integers ``[B]`` or ``[B, S]``, or float ``[B, V]`` for several labels.
+        inputs: those of ``model``.
+
+    Returns:
+        The loss, 0-D.
+
+    Raises:
+        InvalidInputError: the problem is a regression: its loss is PaddleNLP's own, ``model(..., labels=labels)``.
+        UnsupportedError: no head that :func:`accelerate` replaced ran, or more than one, or it has forward hooks.
+
+    References:
+        As :func:`paddle_infra.ops.linear_cross_entropy`.
+    """
+    with _catching() as caught:
+        model(**inputs)
+    head, hidden = caught.head, caught.hidden
+    if head is None or hidden is None:
+        raise UnsupportedError(
+            f"loss: expected an accelerated model whose head is one of {', '.join(HEADS)}; none of them ran in "
+            f"{type(model).__name__}"
+        )
+    classes = head.weight.shape[0 if head.weight_layout == "vd" else 1]
+    common = {"bias": head.bias, "weight_layout": head.weight_layout}
+    rows = hidden.reshape([-1, hidden.shape[-1]])
+    problem = _problem(head.sequence_config, classes, labels)
+    if problem == "regression":
+        raise InvalidInputError(
+            f"loss: expected a classification, got a regression ({classes} outputs): call model(..., labels=labels)"
+        )
+    if problem == "multi_label_classification":
+        target = labels.reshape([-1, classes])
+        return ops.linear_binary_cross_entropy(rows, head.weight, target, **common)
+    return ops.linear_cross_entropy(rows, head.weight, labels.reshape([-1]), **common)
+
+
+def _problem(config: Any, classes: int, labels: Tensor) -> str:
+    """Decide as PaddleNLP does, which then writes its decision into the configuration; nothing is written here."""
+    single = "single_label_classification"
+    if config is None:  # tokens
+        return single
+    if (declared := getattr(config, "problem_type", None)) is not None:
+        return str(declared)
+    if classes == 1:
+        return "regression"
+    return single if labels.dtype in (paddle.int64, paddle.int32) else "multi_label_classification"

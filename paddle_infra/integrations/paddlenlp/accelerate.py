@@ -20,7 +20,7 @@ from paddle_infra.integrations.paddlenlp.embeddings import (
 )
 from paddle_infra.integrations.paddlenlp.encoder import FusedEncoderLayer
 from paddle_infra.integrations.paddlenlp.fused import Fused, put_off, put_on
-from paddle_infra.integrations.paddlenlp.heads import HEADS, FusedHead, FusedTiedHead
+from paddle_infra.integrations.paddlenlp.heads import HEADS, FusedHead
 from paddle_infra.integrations.paddlenlp.layers import FusedLayerNorm, FusedLinear
 from paddle_infra.integrations.paddlenlp.report import AccelerationReport, Left, Replaced
 
@@ -39,8 +39,14 @@ _FORMS: Mapping[str, type[Fused]] = MappingProxyType(
     }
 )
 _LINEAR = "paddle.nn.layer.common.Linear"
-_HEAD_FORMS: Mapping[str, type[Fused]] = MappingProxyType(
-    {_LINEAR: FusedHead, "paddlenlp.layers.linear.Linear": FusedTiedHead}
+_HEADS = (_LINEAR, "paddlenlp.layers.linear.Linear")
+#: Blocks of which only the norm is fused.
+_PADDED = "its tables give zeros for padding_idx, ops.embedding_norm reads that row; only its norm is fused"
+_LEFT_BLOCKS: Mapping[str, str] = MappingProxyType(
+    {
+        f"{_MODELS}.ernie.modeling.ErnieEmbeddings": _PADDED,
+        f"{_MODELS}.roberta.modeling.RobertaEmbeddings": _PADDED,
+    }
 )
 _ENCODER_KINDS = (f"{_TRANSFORMER}.MultiHeadAttention", f"{_TRANSFORMER}.TransformerEncoderLayer")
 
@@ -82,7 +88,7 @@ def accelerate(model: paddle.nn.Layer) -> AccelerationReport:
             left[name] = Left(name or "model", type(layer).__name__, "; ".join(reasons))
         elif form is not None:
             forms[name] = form
-    _drop_parts(left, forms)
+    _drop_tables(left, forms)
     if not forms:
         raise UnsupportedError(
             "accelerate: nothing to replace. "
@@ -152,7 +158,7 @@ def _form_of(
 ) -> type[Fused] | None:
     kind = _full_name(type(layer))
     if name in heads:
-        return _HEAD_FORMS.get(kind)
+        return FusedHead if kind in _HEADS else None
     if kind == _LINEAR:
         # Where the work is. Poolers and the like see one row of a sequence.
         parent = layers.get(name.rpartition(".")[0])
@@ -162,16 +168,20 @@ def _form_of(
 
 def _why_left(layer: Any) -> list[str]:
     """Return why a layer without a fused form is worth a line in the report; nothing: it is not."""
-    bases = [kind.__name__ for kind in type(layer).__mro__[1:] if _full_name(kind) in (*_FORMS, _LINEAR)]
-    if bases:
-        return [f"a subclass of {bases[0]}, whose forward is not known"]
-    return ["no fused form in this place"] if layer._parameters else []
+    kinds = [_full_name(kind) for kind in type(layer).__mro__]
+    if kinds[0] in _LEFT_BLOCKS:
+        return [_LEFT_BLOCKS[kinds[0]]]
+    for base in kinds[1:]:
+        if base in _FORMS or base in _HEADS:
+            return [f"a subclass of {base}, whose forward is not known"]
+    return ["no fused form in this place"] if layer._parameters and not layer._sub_layers else []
 
 
-def _drop_parts(left: dict[str, Left], forms: Mapping[str, type[Fused]]) -> None:
-    """Take out the tables of embeddings that are replaced as a whole."""
-    for name in list(left):
-        if name.rpartition(".")[0] in forms and left[name].kind == "Embedding":
+def _drop_tables(left: dict[str, Left], forms: Mapping[str, type[Fused]]) -> None:
+    """Take out the tables of embeddings of which the whole block is replaced, or has a line of its own."""
+    for name in [name for name, entry in left.items() if entry.kind == "Embedding"]:
+        block = name.rpartition(".")[0]
+        if block in forms or block in left:
             del left[name]
 
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import paddle
 from paddle import Tensor, nn
 
 from paddle_infra import ops
+from paddle_infra._core.checks import check_choice
 from paddle_infra._core.errors import InvalidInputError, UnsupportedError
 from paddle_infra.integrations.paddlenlp.fused import Fused
-from paddle_infra.integrations.paddlenlp.layers import FusedLinear
 
 #: The last layer of each classifier, by the name of its class in PaddleNLP.
 HEADS: Mapping[str, str] = MappingProxyType(
@@ -41,7 +41,7 @@ class _Caught:
     """What the head was given, instead of its logits."""
 
     def __init__(self) -> None:
-        self.head: _Head | None = None
+        self.head: FusedHead | None = None
         self.hidden: Tensor | None = None
 
 
@@ -58,70 +58,63 @@ def _catching() -> Iterator[_Caught]:
         _caught.reset(token)
 
 
-class _Head(Fused):
-    """The last linear layer of a classifier; within :func:`loss` it hands over its input."""
+class FusedHead(Fused):
+    """The last linear layer of a classifier; within :func:`loss` it hands over its input instead of logits."""
 
     operators = "ops.linear_cross_entropy or ops.linear_binary_cross_entropy, by loss()"
-    unless = "forward() is called with labels: it returns the logits too, so nothing would be saved"
-    own_attributes = ("_kept", "sequence_config")
-    weight_layout: Any
+    unless = "forward() is called, with labels or without: it returns the logits, so nothing would be saved"
+    own_attributes = ("sequence_config",)
     sequence_config: Any = None  # of a classifier of whole sequences: what kind of problem it solves
 
-    def _hand_over(self, hidden: Tensor, caught: _Caught) -> Tensor:
-        if caught.head is not None:
-            raise UnsupportedError("loss: expected a model that calls its head once, got a second call")
-        if self._forward_post_hooks:
-            raise UnsupportedError("loss: expected a head without forward hooks, which would see no logits")
-        caught.head, caught.hidden = self, hidden
-        return hidden
-
-
-class FusedHead(_Head, FusedLinear):
-    """Of ``paddle.nn.Linear``: weight ``[D, V]``."""
-
-    weight_layout = "dv"
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the logits."""
-        caught = _caught.get()
-        return super().forward(input) if caught is None else self._hand_over(input, caught)
-
-
-class FusedTiedHead(_Head):
-    """Of PaddleNLP's ``layers.Linear``, whose weight ``[V, D]`` may be that of the word embeddings."""
-
-    weight_layout = "vd"
+    @property
+    def weight_layout(self) -> Literal["vd", "dv"]:
+        """``[D, V]`` in ``paddle.nn.Linear``; ``[V, D]``, as in word embeddings, in PaddleNLP's own ``Linear``."""
+        return "dv" if type(self).original is nn.Linear else "vd"
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the logits."""
         caught = _caught.get()
         if caught is None:
             return type(self).original.forward(self, input)
-        return self._hand_over(input, caught)
+        if caught.head is not None:
+            raise UnsupportedError("loss: expected a model that calls its head once, got a second call")
+        if self._forward_post_hooks:
+            raise UnsupportedError("loss: expected a head without forward hooks, which would see no logits")
+        caught.head, caught.hidden = self, input
+        return input
 
 
-def loss(model: nn.Layer, *, labels: Tensor, **inputs: Any) -> Tensor:
+def loss(
+    model: nn.Layer, *, labels: Tensor, mean_over: Literal["all", "valid"] = "all", **inputs: Any
+) -> Tensor:
     r"""Return the loss that ``model(**inputs, labels=labels)`` computes, without the logits being stored.
 
-    The mean cross entropy over all labels but -100, or, for ``problem_type="multi_label_classification"`` and for
-    float labels, the mean binary cross entropy. With ``N`` rows, ``D`` features and ``V`` classes the logits that are
-    never stored are ``[N, V]``: of a masked language model 122 kB per token.
+    The cross entropy of the classes, or, for ``problem_type="multi_label_classification"`` and for float labels of
+    whole sequences, the mean binary cross entropy. With ``N`` rows and ``V`` classes the logits that are never stored
+    are ``[N, V]``: of a masked language model of BERT 122 kB per token.
+
+    Labels of -100 have the loss 0. Paddle, and so PaddleNLP, divides the sum by the number of all labels
+    (``mean_over="all"``): more padding makes the loss of tokens smaller. ``"valid"`` divides by the number of labels
+    that are not -100: what :class:`paddle_infra.train.Trainer` needs for exact accumulation.
 
     Args:
         model: an accelerated classifier, or a Layer that calls one.
         labels: integers ``[B]`` or ``[B, S]``, or float ``[B, V]`` for several labels.
+        mean_over: ``"all"`` or ``"valid"``.
         inputs: those of ``model``.
 
     Returns:
-        The loss, 0-D.
+        The loss, 0-D. Without any label that counts it is 0.
 
     Raises:
-        InvalidInputError: the problem is a regression: its loss is PaddleNLP's own, ``model(..., labels=labels)``.
+        InvalidInputError: ``mean_over`` is unknown, or the problem is a regression: its loss is PaddleNLP's own,
+            ``model(..., labels=labels)``.
         UnsupportedError: no head that :func:`accelerate` replaced ran, or more than one, or it has forward hooks.
 
     References:
         As :func:`paddle_infra.ops.linear_cross_entropy`.
     """
+    check_choice("mean_over", mean_over, ("all", "valid"))
     with _catching() as caught:
         model(**inputs)
     head, hidden = caught.head, caught.hidden
@@ -141,7 +134,10 @@ def loss(model: nn.Layer, *, labels: Tensor, **inputs: Any) -> Tensor:
     if problem == "multi_label_classification":
         target = labels.reshape([-1, classes])
         return ops.linear_binary_cross_entropy(rows, head.weight, target, **common)
-    return ops.linear_cross_entropy(rows, head.weight, labels.reshape([-1]), **common)
+    flat = labels.reshape([-1])
+    if mean_over == "valid":
+        return ops.linear_cross_entropy(rows, head.weight, flat, **common)
+    return ops.linear_cross_entropy(rows, head.weight, flat, reduction="none", **common).mean()
 
 
 def _problem(config: Any, classes: int, labels: Tensor) -> str:

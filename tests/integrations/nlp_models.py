@@ -49,7 +49,7 @@ def make(name: str, **changes: Any) -> Any:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "intermediate_size": 48,
-        "max_position_embeddings": 40,
+        "max_position_embeddings": 80,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": 0,
@@ -105,13 +105,15 @@ def outputs_and_gradients(
     result = model(**inputs)
     outputs = list(result) if isinstance(result, tuple | list) else [result]
     generator = np.random.default_rng(7)
-    total = sum(
-        (output * paddle.to_tensor(generator.normal(size=output.shape).astype(str(output.numpy().dtype)))).sum()
-        for output in outputs
-    )
-    total.backward()
-    gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
-    return [output.numpy() for output in outputs], gradients
+    weights = [generator.normal(size=output.shape) for output in outputs]
+    products = zip(outputs, weights, strict=True)
+    sum((output * paddle.to_tensor(weight, output.dtype)).sum() for output, weight in products).backward()
+    return [output.numpy() for output in outputs], gradients_of(model)
+
+
+def gradients_of(model: Any) -> dict[str, np.ndarray]:
+    """All gradients there are, by the names of their parameters."""
+    return {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def in_float64(model: Any, **inputs: paddle.Tensor) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
@@ -138,5 +140,3 @@ def assert_close(
     for name, expected in gold_gradients.items():
         tolerance = 1e-5 * np.abs(expected).max() + floor
         np.testing.assert_allclose(gradients[name], expected, rtol=0, atol=tolerance, err_msg=name)
-
-

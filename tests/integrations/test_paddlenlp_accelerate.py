@@ -43,7 +43,8 @@ def left(report: fused_nlp.AccelerationReport) -> dict[str, str]:
 @pytest.mark.parametrize("name", [*CLASSIFIERS, *ENCODERS])
 def test_the_same_objects_and_names(name: str) -> None:
     model = make(name)
-    outputs_and_gradients(model, **tensors(input_ids=ids()))  # PaddleNLP's own code notes things on its layers
+    # PaddleNLP's own code notes things on its layers.
+    outputs_and_gradients(model, **tensors(input_ids=ids()))
     before, layers, state = classes(model), dict(model.named_sublayers()), model.state_dict()
     attributes = {key: set(vars(layer)) for key, layer in layers.items()}
     report = fused_nlp.accelerate(model)
@@ -122,7 +123,8 @@ def test_cached_calls_come_from_the_original() -> None:
 
     def run() -> np.ndarray:
         start = model(**first, use_cache=True, return_dict=True)
-        return model(**second, past_key_values=start.past_key_values, use_cache=True, return_dict=True)[0].numpy()
+        found = model(**second, past_key_values=start.past_key_values, use_cache=True, return_dict=True)
+        return found[0].numpy()
 
     expected = run()
     fused_nlp.accelerate(model)
@@ -152,7 +154,8 @@ def test_subclasses_are_left_and_run() -> None:
     inputs = tensors(input_ids=ids())
     gold = in_float64(model, **inputs)
     report = fused_nlp.accelerate(model)
-    assert "a subclass of paddle.nn.layer.transformer.MultiHeadAttention" in left(report)["encoder.layers.0.self_attn"]
+    reason = left(report)["encoder.layers.0.self_attn"]
+    assert "a subclass of paddle.nn.layer.transformer.MultiHeadAttention" in reason
     assert "encoder.layers.1.self_attn" in replaced(report)
     assert type(layer.self_attn) is _Doubling
     assert_close(outputs_and_gradients(model, **inputs), gold)

@@ -14,6 +14,7 @@ from tests.integrations.nlp_models import (
     LENGTHS,
     VOCABULARY,
     assert_close,
+    gradients_of,
     ids,
     in_float64,
     make,
@@ -27,7 +28,6 @@ from tests.integrations.nlp_models import (
 @pytest.mark.parametrize("is_training", [True, False])
 def test_outputs_and_gradients_of_every_model(name: str, is_training: bool) -> None:
     model = make(name)
-    model.training = is_training
     model.train() if is_training else model.eval()
     inputs = tensors(input_ids=ids())
     gold = in_float64(model, **inputs)
@@ -105,7 +105,7 @@ def test_padding_changes_nothing(extra: int) -> None:
         logits = model(**tensors(input_ids=tokens, attention_mask=mask))[:, : keep.shape[1]]
         kept = logits * paddle.to_tensor(weight.astype("float32"))
         kept.sum().backward()
-        return [kept.numpy()], {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
+        return [kept.numpy()], gradients_of(model)
 
     plain = run(ids(), keep)
     padded = run(np.concatenate([ids(), garbage], 1), np.pad(keep, ((0, 0), (0, extra))))
@@ -123,7 +123,7 @@ def test_the_loss_without_logits(name: str) -> None:
     def gradients(loss: paddle.Tensor) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         model.clear_gradients()
         loss.backward()
-        return [loss.numpy()], {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
+        return [loss.numpy()], gradients_of(model)
 
     if name.startswith("DistilBert"):  # takes no labels
         logits = model(**inputs)
@@ -150,7 +150,8 @@ def test_the_loss_of_several_labels() -> None:
     expected = model(**inputs, labels=labels)[0]
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5)
     assert model.config.problem_type == "multi_label_classification"
-    np.testing.assert_allclose(fused_nlp.loss(model, **inputs, labels=labels).numpy(), expected.numpy(), rtol=1e-5)
+    again = fused_nlp.loss(model, **inputs, labels=labels)
+    np.testing.assert_allclose(again.numpy(), expected.numpy(), rtol=1e-5)
 
 
 def test_medium_precision_is_available() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -77,7 +77,7 @@ def accelerate(model: paddle.nn.Layer) -> AccelerationReport:
             as it was.
     """
     _check(model)
-    layers = dict(model.named_sublayers(include_self=True))
+    layers: dict[str, Any] = dict(model.named_sublayers(include_self=True))
     heads = _heads(layers)
     forms: dict[str, type[Fused]] = {}
     left: dict[str, Left] = {}
@@ -101,7 +101,7 @@ def accelerate(model: paddle.nn.Layer) -> AccelerationReport:
     for name, form in forms.items():
         put_on(layers[name], form)
         if name in heads:
-            vars(layers[name])["sequence_config"] = heads[name]
+            layers[name].sequence_config = heads[name]
     return AccelerationReport(
         type(model).__name__, tuple(replaced), tuple(left.values()), lambda: restore(model)
     )
@@ -121,14 +121,18 @@ def _check(model: Any) -> None:
         raise InvalidDtypeError(f"model: expected a paddle.nn.Layer, got {type(model).__name__}")
     layers = model.sublayers(include_self=True)
     if any(isinstance(layer, Fused) for layer in layers):
-        raise InvalidInputError("model: expected one that is not accelerated, got one that is: restore it first")
+        raise InvalidInputError(
+            "model: expected one that is not accelerated, got one that is: restore it first"
+        )
     if not any(_is_from_paddlenlp(layer) for layer in layers):
         raise InvalidInputError(
             f"model: expected a model of paddlenlp.transformers, or a Layer with one, got {type(model).__name__}"
         )
     version = sys.modules["paddlenlp"].__version__  # imported: the model is made of its classes
     if not version.startswith(_VERSION):
-        raise UnsupportedError(f"expected PaddleNLP {_VERSION}*, got {version}: its classes may compute other things")
+        raise UnsupportedError(
+            f"expected PaddleNLP {_VERSION}*, got {version}: its classes may compute other things"
+        )
 
 
 def _is_from_paddlenlp(layer: Any) -> bool:

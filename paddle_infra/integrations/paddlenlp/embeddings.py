@@ -28,9 +28,7 @@ class _Embeddings(Fused):
     def _is_usual(self) -> bool:
         return not any(_peculiarities(part) for part in self._sub_layers.values())
 
-    def _embed(
-        self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None
-    ) -> Tensor:
+    def _embed(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None) -> Tensor:
         token_type = self._sub_layers.get("token_type_embeddings")
         return ops.embedding_norm(
             input_ids,

@@ -19,7 +19,7 @@ class Fused(nn.Layer):
     operators: ClassVar[str]  # what runs instead, for the report
     unless: ClassVar[str] = ""  # when the original code runs after all
     own_attributes: ClassVar[tuple[str, ...]] = ()  # what the form adds to the layer, removed with it
-    original: ClassVar[type]  # the class it stands before
+    original: ClassVar[Any]  # the class it stands before
 
     @classmethod
     def refusals(cls, layer: nn.Layer) -> list[str]:
@@ -32,29 +32,30 @@ class Fused(nn.Layer):
 
 
 @cache
-def _fused_class(form: type[Fused], original: type) -> type:
+def _fused_class(form: Any, original: Any) -> Any:
     names = {"original": original, "__module__": form.__module__, "__doc__": form.__doc__}
     return type(f"Fused{original.__name__}", (form, original), names)
 
 
-def _blank(form: type[Fused], original: type) -> Any:
+def _blank(form: Any, original: Any) -> Any:
     made = _fused_class(form, original)
     return made.__new__(made)
 
 
-def put_on(layer: nn.Layer, form: type[Fused]) -> None:
+def put_on(layer: Any, form: Any) -> None:
     """Give the layer its fused form."""
-    object.__setattr__(layer, "__class__", _fused_class(form, type(layer)))
+    original: Any = type(layer)
+    object.__setattr__(layer, "__class__", _fused_class(form, original))
 
 
-def put_off(layer: Fused) -> None:
+def put_off(layer: Any) -> None:
     """Give the layer its own class back."""
     for name in type(layer).own_attributes:
         vars(layer).pop(name, None)
     object.__setattr__(layer, "__class__", type(layer).original)
 
 
-def original_class(layer: nn.Layer) -> type:
+def original_class(layer: Any) -> type:
     """Return the class of a layer, as if it had no fused form."""
     return type(layer).original if isinstance(layer, Fused) else type(layer)
 

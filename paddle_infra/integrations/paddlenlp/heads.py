@@ -85,9 +85,9 @@ class FusedHead(Fused):
 
 
 def loss(
-    model: nn.Layer, *, labels: Tensor, mean_over: Literal["all", "valid"] = "all", **inputs: Any
+    model: nn.Layer, *inputs: Any, labels: Tensor, mean_over: Literal["all", "valid"] = "all", **named: Any
 ) -> Tensor:
-    r"""Return the loss that ``model(**inputs, labels=labels)`` computes, without the logits being stored.
+    r"""Return the loss that ``model(*inputs, **named, labels=labels)`` computes, without the logits being stored.
 
     The cross entropy of the classes, or, for ``problem_type="multi_label_classification"`` and for float labels of
     whole sequences, the mean binary cross entropy. With ``N`` rows and ``V`` classes the logits that are never stored
@@ -101,7 +101,8 @@ def loss(
         model: an accelerated classifier, or a Layer that calls one.
         labels: integers ``[B]`` or ``[B, S]``, or float ``[B, V]`` for several labels.
         mean_over: ``"all"`` or ``"valid"``.
-        inputs: those of ``model``.
+        inputs: those of ``model``, by place.
+        named: those of ``model``, by name.
 
     Returns:
         The loss, 0-D. Without any label that counts it is 0.
@@ -116,7 +117,7 @@ def loss(
     """
     check_choice("mean_over", mean_over, ("all", "valid"))
     with _catching() as caught:
-        model(**inputs)
+        model(*inputs, **named)
     head, hidden = caught.head, caught.hidden
     if head is None or hidden is None:
         raise UnsupportedError(

@@ -4,8 +4,8 @@
     python benchmarks/bench_paddlenlp.py --quick --no-record      # in an environment with the extra [nlp]
 
 Models with the same weights take turns in one process. A step of training is forward, backward and AdamW, with dropout
-0.1. "masked-lm" is a step whose loss comes from PaddleNLP's forward, which stores the logits of the whole vocabulary, and
-accelerated from ``loss``; its peak memory is measured in fresh processes. Rows are appended to
+0.1. "masked-lm" is a step whose loss comes from PaddleNLP's forward, which stores the logits of the whole vocabulary,
+and accelerated from ``loss``; its peak memory is measured in fresh processes. Rows are appended to
 ``benchmarks/data/paddlenlp.csv``.
 """
 

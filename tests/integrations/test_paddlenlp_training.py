@@ -13,7 +13,7 @@ from paddle_infra import train
 from paddle_infra.integrations import paddlenlp as fused_nlp
 from paddle_infra.train.checkpoints.optimizer_state import optimizer_tensors
 from tests.integrations.nlp_models import assert_close, ids, make, outputs_and_gradients, tensors
-from tests.integrations.nlp_texts import Batches, tokenizer
+from tests.integrations.nlp_texts import SENTENCES, Batches, tokenizer
 
 DROPOUT = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
 
@@ -112,6 +112,35 @@ def test_our_trainer_with_their_tokenizer(kind: str, tmp_path: Path) -> None:
         trainer.fit(batches, max_steps=10)
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-3)
     assert losses[True][-1] < losses[True][0]
+
+
+def test_their_trainer(tmp_path: Path) -> None:
+    from paddlenlp.data import DataCollatorWithPadding
+    from paddlenlp.trainer import Trainer, TrainingArguments
+
+    tokenize = tokenizer("ErnieTokenizer", tmp_path)
+    samples = [{**tokenize(text), "labels": label} for text, label in SENTENCES]
+    trained = []
+    for is_accelerated in (True, False):
+        model = make("ErnieForSequenceClassification", num_labels=2)
+        if is_accelerated:
+            fused_nlp.accelerate(model)
+        before = model.classifier.weight.numpy()
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path / "theirs"),
+            max_steps=4,
+            per_device_train_batch_size=4,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            device="cpu",
+        )
+        collate = DataCollatorWithPadding(tokenize)
+        Trainer(model=model, args=arguments, train_dataset=samples, data_collator=collate).train()
+        trained.append(model.classifier.weight.numpy())
+        assert np.abs(trained[-1] - before).max() > 1e-5
+    np.testing.assert_allclose(trained[0], trained[1], rtol=0, atol=1e-5)
 
 
 def test_resume_is_exact(tmp_path: Path) -> None:

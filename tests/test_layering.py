@@ -15,6 +15,7 @@ ALLOWED = {
     "ops": {"_core"},
     "nn": {"_core", "ops"},
     "models": {"_core", "ops", "nn"},
+    "integrations": {"_core", "ops", "nn"},
     "data": {"_core"},
     "train": {"_core"},
     "explain": {"_core"},

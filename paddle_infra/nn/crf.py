@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 
 from paddle_infra._core.checks import check_choice, check_positive, check_shape, check_tensor
 from paddle_infra._core.errors import InvalidInputError
-from paddle_infra.nn.padding import last_token, length_mask, reverse_tokens, take_token, zero_padding
+from paddle_infra.nn.padding import last_token, length_mask, reverse, reverse_tokens, take_token, zero_padding
 from paddle_infra.nn.sizes import size_of
 from paddle_infra.nn.tag_constraints import TagConstraints
 
@@ -51,6 +51,7 @@ class CRF(nn.Layer):
     Export:
         Loss and decoding work under ``to_static`` and in saved programs, for any batch and length.
         ``paddle.text.viterbi_decode`` does not: a program gives its results a wrong dtype (Paddle 3.3.1).
+        paddle2onnx makes an invalid graph of the loop over time: export the emissions to ONNX and decode outside.
 
     References:
         Lafferty et al., "Conditional Random Fields" (2001); Lample et al., arXiv:1603.01360, section 2.2.
@@ -247,9 +248,9 @@ class _Chain:
         def before(tag: Tensor, best: Tensor, ends: Tensor) -> Tensor:
             return (best + paddle.where(ends.unsqueeze(-1), self.end, F.embedding(tag, into))).argmax(axis=-1)
 
-        best, ends = paddle.flip(best, axis=0), paddle.flip(self.last.t(), axis=0)
+        best, ends = reverse(best, 0), reverse(self.last.t(), 0)
         tags = _loop(before, (best[0] + self.end).argmax(axis=-1), [best, ends])
-        tags = paddle.flip(tags, axis=0).t()
+        tags = reverse(tags, 0).t()
         return paddle.where(self.mask, tags, paddle.zeros_like(tags)), score
 
     def _unless_empty(self, value: Tensor) -> Tensor:

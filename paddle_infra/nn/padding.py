@@ -87,10 +87,15 @@ def take_token(hidden: Tensor, chosen: Tensor) -> Tensor:
     return zero_padding(hidden, chosen).sum(axis=1)
 
 
+def reverse(x: Tensor, axis: int) -> Tensor:
+    """Return ``x`` in reverse order along ``axis``. Unlike ``flip``, it exports to ONNX for any size."""
+    return paddle.gather(x, size_of(x, axis) - 1 - paddle.arange(size_of(x, axis), dtype="int64"), axis=axis)
+
+
 def reverse_tokens(hidden: Tensor, lengths: Tensor | None) -> Tensor:
     """Return the real tokens of each row in reverse order, the padding where it was. Applied twice, it does nothing."""
     if lengths is None:
-        return paddle.flip(hidden, axis=1)
+        return reverse(hidden, 1)
     length, width = size_of(hidden, 1), hidden.shape[2]
     position = _positions(hidden)
     last = lengths.astype("int64").unsqueeze(-1) - 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,6 @@ CONFIG = models.TextCNNConfig(
 
 
 def make(**changes: object) -> models.TextCNN:
-    import dataclasses
-
     paddle.seed(0)
     return models.TextCNN(dataclasses.replace(CONFIG, **changes))  # type: ignore[arg-type]
 
@@ -110,27 +109,28 @@ def test_errors() -> None:
 
 
 def test_learns_to_tell_questions_apart(trec_file: Path) -> None:
-    """Words of the question, six classes, 1,500 questions to learn from and 500 others to be right about."""
+    """Words of the question, six classes, 800 questions to learn from and 400 others to be right about."""
     examples = deduplicate(read_question_labels(trec_file))
-    order = np.random.default_rng(0).permutation(len(examples))[:2000]
+    order = np.random.default_rng(0).permutation(len(examples))[:1200]
     words = [examples[i].text.lower().split() for i in order]
     names = sorted({examples[i].label.partition(":")[0] for i in order})
     labels = np.array([names.index(examples[i].label.partition(":")[0]) for i in order])
-    vocabulary = {word: i + 2 for i, word in enumerate(sorted({w for row in words[:1500] for w in row}))}
+    vocabulary = {word: i + 2 for i, word in enumerate(sorted({w for row in words[:800] for w in row}))}
     width = max(map(len, words))
-    ids = np.zeros((2000, width), dtype="int64")
+    ids = np.zeros((1200, width), dtype="int64")
     for row, tokens in enumerate(words):
         ids[row, : len(tokens)] = [vocabulary.get(word, 1) for word in tokens]
-    model = make(vocab_size=len(vocabulary) + 2, embedding_size=64, num_filters=32, labels=tuple(names))
-    optimizer = paddle.optimizer.AdamW(3e-3, parameters=model.parameters(), weight_decay=0.0)
-    for epoch in range(4):
-        for rows in np.random.default_rng(epoch).permutation(1500).reshape(-1, 50):
+    model = make(vocab_size=len(vocabulary) + 2, embedding_size=32, num_filters=32, labels=tuple(names))
+    optimizer = paddle.optimizer.AdamW(1e-2, parameters=model.parameters(), weight_decay=0.0)
+    for epoch in range(3):
+        for rows in np.random.default_rng(epoch).permutation(800).reshape(-1, 25):
             batch = paddle.to_tensor(ids[rows])
             model.loss(batch, (batch != 0).astype("int64"), labels=paddle.to_tensor(labels[rows])).backward()
             optimizer.step()
             optimizer.clear_grad()
     model.eval()
-    test = paddle.to_tensor(ids[1500:])
+    test = paddle.to_tensor(ids[800:])
     predicted = model(test, (test != 0).astype("int64")).argmax(axis=-1).numpy()
-    most_frequent = np.bincount(labels[1500:]).max() / 500
-    assert (predicted == labels[1500:]).mean() > 0.7 > most_frequent + 0.3
+    most_frequent = np.bincount(labels[800:]).max() / 400
+    print("acc", (predicted == labels[800:]).mean(), most_frequent)
+    assert (predicted == labels[800:]).mean() > 0.7 > most_frequent + 0.3

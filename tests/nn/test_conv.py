@@ -17,6 +17,7 @@ CASES_1D = [
     {"kernel_size": 4, "dilation": 2, "groups": 2, "norm": "layer", "activation": "gelu"},
     {"kernel_size": 3, "dilation": 3, "causal": True, "activation": "silu"},
     {"kernel_size": 1, "activation": "none"},
+    {"kernel_size": 3, "groups": 4, "activation": "gelu"},
 ]
 
 
@@ -41,11 +42,13 @@ def naive_conv1d(
     return out
 
 
-@pytest.mark.parametrize(("options", "before"), [(CASES_1D[0], 1), (CASES_1D[1], 2), (CASES_1D[2], 6)])
+@pytest.mark.parametrize(
+    ("options", "before"), list(zip([CASES_1D[i] for i in (0, 1, 2, 4)], (1, 2, 6, 1), strict=True))
+)
 def test_convolution_over_a_sequence_is_its_formula(options: dict, before: int) -> None:
     paddle.seed(0)
     options = {**options, "norm": "none", "activation": "none"}
-    layer = nn.ConvBlock1D(4, 6, **options)
+    layer = nn.ConvBlock1D(4, 8, **options)
     x = array(2, 7, 4)
     got = layer(paddle.to_tensor(x)).numpy()
     for row in range(2):

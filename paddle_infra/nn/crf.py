@@ -195,11 +195,14 @@ class _Chain:
         Its value is the forward pass's; its gradients are those of a sum that is linear in the scores, with the
         marginal probabilities as constants.
         """
+        wants_gradient = paddle.is_grad_enabled()
         with paddle.no_grad():
             ahead, back = self.both_ways()
             value = self._unless_empty(
                 paddle.logsumexp(ahead[:, 0] + back[:, 0] - self.emissions[:, 0], axis=-1)
             )
+            if paddle.in_dynamic_mode() and not wants_gradient:
+                return value
             tag = self.tag_probability(ahead, back)
             step = self.step_probability(ahead, back)
             last = take_token(tag, self.last)

@@ -5,14 +5,17 @@ from paddle_infra.models.bert import BertForSequenceClassification, BertForToken
 from paddle_infra.models.bert_config import BertConfig
 from paddle_infra.models.bert_masked_lm import BertForMaskedLM
 from paddle_infra.models.bert_question_answering import BertForQuestionAnswering
+from paddle_infra.models.bilstm_crf import BiLSTMCRF, BiLSTMCRFConfig, CharacterCNN
 from paddle_infra.models.config import ModelConfig
 from paddle_infra.models.deepfm import DeepFM, DeepFMConfig
 from paddle_infra.models.din import DIN, DINConfig
 from paddle_infra.models.ft_transformer import FTTransformer, FTTransformerConfig
 from paddle_infra.models.pretrained import LoadReport
+from paddle_infra.models.resnet import ResNet, ResNetConfig
 from paddle_infra.models.sentence_encoder import SentenceEncoder
 from paddle_infra.models.table import TableConfig, TableModel
 from paddle_infra.models.tabular import TabularConfig, TabularModel
+from paddle_infra.models.text_cnn import TextCNN, TextCNNConfig
 from paddle_infra.models.two_tower import FeaturesConfig, TwoTowerConfig, TwoTowerModel
 
 __all__ = [
@@ -23,6 +26,9 @@ __all__ = [
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "BertModel",
+    "BiLSTMCRF",
+    "BiLSTMCRFConfig",
+    "CharacterCNN",
     "DINConfig",
     "DeepFM",
     "DeepFMConfig",
@@ -32,11 +38,15 @@ __all__ = [
     "LoadReport",
     "ModelConfig",
     "PretrainedModel",
+    "ResNet",
+    "ResNetConfig",
     "SentenceEncoder",
     "TableConfig",
     "TableModel",
     "TabularConfig",
     "TabularModel",
+    "TextCNN",
+    "TextCNNConfig",
     "TwoTowerConfig",
     "TwoTowerModel",
 ]

@@ -45,7 +45,7 @@ def available(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def make_config(model: str) -> Any:
     """Return the configuration of a model of that size."""
-    from paddle_infra.models.config import BertConfig
+    from paddle_infra.models import BertConfig
 
     return BertConfig(vocab_size=30522, num_attention_heads=12, **SIZES[model])
 

@@ -1,7 +1,9 @@
 """Whole networks, with pretrained weights."""
 
+from paddle_infra.models.base import PretrainedModel
 from paddle_infra.models.bert import BertForSequenceClassification, BertForTokenClassification, BertModel
-from paddle_infra.models.config import BertConfig
+from paddle_infra.models.bert_config import BertConfig
+from paddle_infra.models.config import ModelConfig
 from paddle_infra.models.pretrained import LoadReport
 
 __all__ = [
@@ -10,4 +12,6 @@ __all__ = [
     "BertForTokenClassification",
     "BertModel",
     "LoadReport",
+    "ModelConfig",
+    "PretrainedModel",
 ]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_infra._core.errors import InvalidInputError
-from paddle_infra.models.config import BertConfig
-from paddle_infra.models.pretrained import LoadReport, load_weights, save_weights
+from paddle_infra.models.base import PretrainedModel
+from paddle_infra.models.bert_config import BertConfig
+from paddle_infra.models.bert_names import checkpoint_name, is_transposed
 from paddle_infra.nn import (
     SequenceClassificationHead,
     TokenClassificationHead,
@@ -22,8 +22,6 @@ from paddle_infra.nn import (
     key_padding_mask,
     mean_pool,
 )
-
-_Model = TypeVar("_Model", bound="_Pretrained")
 
 
 class _Encoder(nn.Layer):
@@ -59,15 +57,14 @@ class _Encoder(nn.Layer):
         return self.stack(self.embeddings(input_ids, token_type_ids), bias)
 
 
-class _Pretrained(nn.Layer):
-    """Loading, saving and initial weights."""
+class _Pretrained(PretrainedModel):
+    """Names in checkpoints and initial weights."""
 
-    _new_parts: tuple[str, ...] = ()  # checkpoint prefixes that a bare encoder's file may lack
+    config_class = BertConfig
+    ignores_unexpected = True  # a head of another task, a pooler
 
     def __init__(self, config: BertConfig, *, has_pooler: bool) -> None:
-        super().__init__()
-        self.config = config
-        self.load_report: LoadReport | None = None
+        super().__init__(config)
         self.encoder = _Encoder(config, has_pooler=has_pooler)
 
     def _initialize(self) -> None:
@@ -79,29 +76,21 @@ class _Pretrained(nn.Layer):
                 if getattr(layer, "bias", None) is not None:
                     nn.initializer.Constant(0.0)(layer.bias)
 
-    @classmethod
-    def from_pretrained(cls: type[_Model], directory: str | Path, **changes: Any) -> _Model:
-        """Build the model that ``config.json`` in ``directory`` describes and load ``model.safetensors``.
+    def checkpoint_names(self, name: str) -> tuple[str, ...]:
+        """Return the field's name of a parameter, and the one in a file of the bare encoder."""
+        full = checkpoint_name(name)
+        return full, full.removeprefix("bert.")
 
-        Args:
-            directory: a folder as Hugging Face writes it, of the bare encoder or of the fine-tuned model.
-            changes: fields of :class:`BertConfig` to override, for instance ``labels`` or ``hidden_dropout_prob``.
+    def is_transposed(self, name: str) -> bool:
+        """Whether the parameter is the weight of a Linear layer."""
+        return is_transposed(name)
 
-        Returns:
-            The model; its ``load_report`` tells what was loaded, missing and not used.
-
-        Raises:
-            WeightError: a file is missing or damaged or does not fit the model.
-        """
-        model = cls(dataclasses.replace(BertConfig.load(directory), **changes))  # type: ignore[call-arg]
-        model.load_report = load_weights(model, directory, optional=cls._new_parts)
-        return model
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into ``directory``, each atomically."""
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        save_weights(self, directory)
-        self.config.save(directory, type(self).__name__)
+    def adapted(self, name: str, value: np.ndarray, shape: list[int]) -> np.ndarray:
+        """Repeat token type 0 if the model has more types than the file, so that these are at first the same."""
+        is_short = name.endswith("token_type.weight") and 0 < value.shape[0] < shape[0]
+        if not (is_short and value.shape[1:] == tuple(shape[1:])):
+            return value
+        return np.concatenate([value, np.repeat(value[:1], shape[0] - value.shape[0], axis=0)])
 
 
 class BertModel(_Pretrained):
@@ -115,7 +104,7 @@ class BertModel(_Pretrained):
         Devlin et al., "BERT", arXiv:1810.04805; Wang et al., "MiniLM", arXiv:2002.10957.
     """
 
-    _new_parts = ("bert.pooler.",)
+    new_parts = ("bert.pooler.",)
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config, has_pooler=True)
@@ -174,7 +163,7 @@ class BertForSequenceClassification(_Classifier):
         of ``config.fine_labels`` if it has any.
     """
 
-    _new_parts = ("classifier.", "bert.pooler.")
+    new_parts = ("classifier.", "bert.pooler.")
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config, has_pooler=config.pooling == "pooler")
@@ -206,7 +195,7 @@ class BertForTokenClassification(_Classifier):
         ``[batch_size, seq_len]``, -100 where a token does not count.
     """
 
-    _new_parts = ("classifier.",)
+    new_parts = ("classifier.",)
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config, has_pooler=False)

@@ -30,8 +30,6 @@ _RULES = (
     (r"^encoder\.pooler\.", "bert.pooler.dense."),
     (r"^head\.classifier\.", "classifier."),
 )
-# Saved by old versions of the field's library as a buffer; it holds 0, 1, 2, … and nothing was learned in it.
-IGNORED = re.compile(r"(^|\.)embeddings\.position_ids$")
 
 
 def checkpoint_name(name: str) -> str:

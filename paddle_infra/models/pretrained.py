@@ -1,23 +1,27 @@
-"""Load and save weights of the BERT family as safetensors, in the field's names and layout."""
+"""Load weights into models and save them as safetensors, checked before anything changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from paddle import nn
-from safetensors import SafetensorError, safe_open
+import paddle
+from paddle import Tensor
 from safetensors.numpy import save_file
 
 from paddle_infra._core.atomic import atomic_file
+from paddle_infra._core.checks import dtype_name
 from paddle_infra._core.errors import WeightError
-from paddle_infra.models.bert_names import IGNORED, checkpoint_name, is_transposed
+from paddle_infra.models.checkpoint import WEIGHT_FILE, Checkpoint
 
-WEIGHT_FILE = "model.safetensors"
-_PREFIX = "bert."
+if TYPE_CHECKING:
+    from paddle_infra.models.base import PretrainedModel
+
+# Saved by old versions of the field's library as a buffer; it holds 0, 1, 2, … and nothing was learned in it.
+_IGNORED = re.compile(r"(^|\.)embeddings\.position_ids$")
 
 
 @dataclass(frozen=True)
@@ -29,91 +33,106 @@ class LoadReport:
     unexpected: tuple[str, ...]  # the file has them, the model does not: not used
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[safe_open]:
-    if not path.is_file():
-        raise WeightError(f"{path}: expected a safetensors file, but there is no such file")
-    try:
-        with safe_open(path, framework="np") as file:
-            yield file
-    except SafetensorError as error:
-        raise WeightError(
-            f"{path}: expected a complete safetensors file, got a damaged one ({error})"
-        ) from error
+def load_weights(
+    model: PretrainedModel, directory: str | Path, *, optional: tuple[str, ...] = ()
+) -> LoadReport:
+    """Copy the weights in ``directory`` into ``model``.
 
-
-def load_weights(model: nn.Layer, directory: str | Path, *, optional: tuple[str, ...] = ()) -> LoadReport:
-    """Copy the weights in ``directory/model.safetensors`` into ``model``.
-
-    Everything is read and checked first; on any error the model is unchanged. A checkpoint of the bare encoder
-    (names without ``bert.``) and one of a fine-tuned model both fit. If the model has more token types than the file,
-    the new ones start as copies of type 0, so that the encoder is at first the same for every type.
+    Everything is read and checked first; on any error the model is unchanged. Floating-point values are converted to
+    the dtype that the model has; integers must agree.
 
     Args:
-        model: a layer whose parameter names :mod:`paddle_infra.models.bert_names` knows.
-        directory: folder with ``model.safetensors``.
-        optional: prefixes of checkpoint names that may be missing, for instance ``"classifier."``.
+        model: what to fill: its parameters and persistable buffers.
+        directory: folder with ``model.safetensors``, or whatever else the model can open.
+        optional: beginnings of checkpoint names that may be missing, for instance ``"classifier."``.
 
     Raises:
-        WeightError: the file is missing or damaged, lacks a parameter, or one has another shape or dtype.
+        WeightError: the file is missing or damaged, lacks a parameter, has one that the model has not (unless the
+            model ignores these), or one has another shape or dtype or is not finite.
     """
-    path = Path(directory) / WEIGHT_FILE
-    parameters = dict(model.named_parameters())
+    targets = stored_tensors(model)
     values: dict[str, np.ndarray] = {}
     missing = []
-    with _open(path) as file:
-        stored = set(file.keys())
+    with model.open_checkpoint(directory) as file:
+        stored = file.names()
         used = set()
-        for name, parameter in parameters.items():
-            wanted = checkpoint_name(name)
-            key = wanted if wanted in stored else wanted.removeprefix(_PREFIX)
-            if key not in stored:
-                missing.append(wanted)
+        for name, target in targets.items():
+            accepted = _names(model, name)
+            key = next((key for key in accepted if key in stored), None)
+            if key is None:
+                missing.append(accepted[0])
                 continue
             used.add(key)
-            values[name] = _fitted(file.get_tensor(key), parameter.shape, name, key, path)
-    lacking = [name for name in missing if not name.startswith(optional)] if optional else missing
+            values[name] = _fitted(model, file, name, key, target)
+    lacking = [name for name in missing if not (optional and name.startswith(optional))]
     if lacking:
         raise WeightError(
-            f"{path}: expected {len(parameters)} parameters, {len(lacking)} are missing: {_some(lacking)}; "
+            f"{file.path}: expected {len(targets)} parameters, {len(lacking)} are missing: {_some(lacking)}; "
             f"the file holds {_some(sorted(stored))}"
         )
+    unexpected = sorted(name for name in stored - used if not _IGNORED.search(name))
+    if unexpected and not model.ignores_unexpected:
+        raise WeightError(
+            f"{file.path}: expected only the {len(targets)} parameters of {type(model).__name__}, "
+            f"got also {_some(unexpected)}"
+        )
     for name, value in values.items():
-        parameters[name].set_value(value)
-    unexpected = sorted(name for name in stored - used if not IGNORED.search(name))
+        target = targets[name]
+        target.set_value(paddle.to_tensor(value).astype(target.dtype))  # NumPy has no bfloat16
     return LoadReport(tuple(sorted(used)), tuple(missing), tuple(unexpected))
 
 
-def _fitted(value: np.ndarray, shape: list[int], name: str, key: str, path: Path) -> np.ndarray:
-    if value.dtype not in (np.float32, np.float16, np.float64):
-        raise WeightError(f"{path}: {key}: expected a floating-point dtype, got {value.dtype}")
-    value = value.T if is_transposed(name) else value
-    if (
-        name.endswith("token_type.weight")
-        and 0 < value.shape[0] < shape[0]
-        and value.shape[1:] == tuple(shape[1:])
-    ):
-        value = np.concatenate([value, np.repeat(value[:1], shape[0] - value.shape[0], axis=0)])
-    if list(value.shape) != list(shape):
+def save_weights(model: PretrainedModel, directory: str | Path) -> Path:
+    """Write ``directory/model.safetensors`` in the model's names and layout, atomically; return its path.
+
+    bfloat16 is written as the float32 of the same values.
+    """
+    path = Path(directory) / WEIGHT_FILE
+    tensors = {}
+    for name, tensor in stored_tensors(model).items():
+        value = (tensor.astype("float32") if dtype_name(tensor) == "bfloat16" else tensor).numpy()
+        value = value.T if model.is_transposed(name) else value
+        tensors[_names(model, name)[0]] = np.ascontiguousarray(value).reshape(value.shape)
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    return path
+
+
+def stored_tensors(model: PretrainedModel) -> dict[str, Tensor]:
+    """Return the parameters and persistable buffers by name; a tensor that has several names under its first."""
+    unique: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        unique.setdefault(id(tensor), (name, tensor))
+    return dict(unique.values())
+
+
+def _names(model: PretrainedModel, name: str) -> tuple[str, ...]:
+    try:
+        return model.checkpoint_names(name)
+    except KeyError:
         raise WeightError(
-            f"{path}: {key}: expected shape {list(shape)} (Paddle layout), got {list(value.shape)}"
-        )
-    if not np.isfinite(value).all():
-        raise WeightError(f"{path}: {key}: expected finite values, got NaN or infinity")
-    return np.ascontiguousarray(value, dtype=np.float32)
+            f"{type(model).__name__}: expected only parameters with a name in checkpoints, got {name!r}"
+        ) from None
+
+
+def _fitted(model: PretrainedModel, file: Checkpoint, name: str, key: str, target: Tensor) -> np.ndarray:
+    value, where = file.read(key), f"{file.path}: {key}"
+    wanted = dtype_name(target)
+    is_float = wanted in ("float16", "bfloat16", "float32", "float64")
+    if is_float and value.dtype not in (np.float32, np.float16, np.float64):
+        raise WeightError(f"{where}: expected a floating-point dtype, got {value.dtype}")
+    if not is_float and value.dtype.name != wanted:
+        raise WeightError(f"{where}: expected dtype {wanted}, got {value.dtype}")
+    shape = list(target.shape)
+    value = model.adapted(name, value.T if model.is_transposed(name) else value, shape)
+    if list(value.shape) != shape:
+        raise WeightError(f"{where}: expected shape {shape} (Paddle layout), got {list(value.shape)}")
+    with np.errstate(over="ignore"):  # too large for float16: infinite, and refused below
+        value = value.astype("float32" if wanted == "bfloat16" else wanted)
+    if is_float and not np.isfinite(value).all():
+        raise WeightError(f"{where}: expected finite values, got NaN or infinity")
+    return value
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
-
-
-def save_weights(model: nn.Layer, directory: str | Path) -> Path:
-    """Write ``directory/model.safetensors`` in the field's names and layout, atomically; return its path."""
-    path = Path(directory) / WEIGHT_FILE
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        value = parameter.numpy()
-        tensors[checkpoint_name(name)] = np.ascontiguousarray(value.T if is_transposed(name) else value)
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-    return path

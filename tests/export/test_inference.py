@@ -23,8 +23,7 @@ from paddle_infra._core.errors import (
     ValueMismatch,
 )
 from paddle_infra.export import ExportReport, to_inference
-from paddle_infra.models import BertForSequenceClassification
-from paddle_infra.models.config import BertConfig
+from paddle_infra.models import BertConfig, BertForSequenceClassification
 from tests.export.models import DYNAMIC, LABELS, Encoder, MaskedClassifier, debris, seeded, token_examples
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import paddle
+from paddle.jit.marker import unified
 
 from paddle_infra._core.errors import InvalidDtypeError, InvalidInputError
 
@@ -94,13 +95,15 @@ def check_shape(name: str, value: Any, expected: Sequence[int], meaning: str) ->
     Args:
         name: Name of the argument.
         value: A tensor.
-        expected: The sizes.
+        expected: The sizes; a tensor, which ``shape`` holds for an unknown one in code that ``to_static`` has
+            rewritten, counts as unknown.
         meaning: What the sizes stand for, such as ``"[num_classes]"``.
 
     Raises:
         InvalidInputError: the number of dimensions or a size differs.
     """
     found = list(value.shape)
+    expected = [e if isinstance(e, int) else UNKNOWN for e in expected]
     fits = len(found) == len(expected) and all(
         f == e or UNKNOWN in (f, e) for f, e in zip(found, expected, strict=True)
     )
@@ -120,3 +123,9 @@ def device_of(value: Any) -> str:
         return str(paddle.get_device()).split(":")[0]
     place = value.place
     return "cpu" if place.is_cpu_place() else "gpu" if place.is_gpu_place() else str(place)
+
+
+# Paddle's graph capture shall call them as they are, not rewrite their source: they are about what is known before
+# a program runs, and its rewritten zip() takes no `strict`.
+for _check in (check_shape, check_tensor):
+    unified(_check)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import paddle
 from paddle import Tensor, nn
+from paddle.jit.marker import unified
 
 from paddle_infra import ops
 from paddle_infra._core.checks import UNKNOWN, check_positive, check_shape
@@ -12,6 +13,7 @@ from paddle_infra.nn.cache import KeyValueCache, MemoryCache
 from paddle_infra.nn.linear import Linear
 from paddle_infra.nn.positions import alibi_slopes, next_positions
 from paddle_infra.nn.rotary import RotaryEmbedding
+from paddle_infra.nn.sizes import size_of
 from paddle_infra.ops.attention import Window
 
 
@@ -215,20 +217,20 @@ class MultiHeadAttention(nn.Layer):
             positions = next_positions(hidden, so_far)
             query, key = self.rotary(query, positions), self.rotary(key, positions)
         if cache is not None and not is_first:
-            ends = cache.append(key, value, kv_lengths)
+            ends = cache.extend(key, value, kv_lengths)
             return ops.attention_decode(
                 query,
                 cache.keys,
                 cache.values,
                 kv_lengths=ends,
-                bias=_seen_prefix(bias, cache.prefix_length, cache.capacity - cache.prefix_length),
+                bias=_seen_prefix(bias, cache.prefix_length, size_of(cache.keys, 1) - cache.prefix_length),
                 window=self.window,
                 alibi_slopes=self.alibi_slopes,
             )
         q_lengths = kv_lengths
         prefix_length, key, value, bias, kv_lengths = self._put_prefix(key, value, bias, kv_lengths)
         if cache is not None:
-            cache.append(key, value, kv_lengths)
+            cache.extend(key, value, kv_lengths)
             cache.prefix_length = prefix_length
         return ops.attention(
             query,
@@ -254,7 +256,7 @@ class MultiHeadAttention(nn.Layer):
     ) -> Tensor:
         query = self._split_heads(self.query(hidden), self.num_heads)
         if cache is not None and not cache.is_empty:
-            bias = _seen_prefix(bias, cache.prefix_length, _length(cache.keys) - cache.prefix_length)
+            bias = _seen_prefix(bias, cache.prefix_length, size_of(cache.keys, 1) - cache.prefix_length)
             return ops.attention_decode(
                 query, cache.keys, cache.values, kv_lengths=cache.lengths, causal=False, bias=bias
             )
@@ -278,20 +280,14 @@ class MultiHeadAttention(nn.Layer):
         """Put the prefix, if there is one, before keys and values; return its length and the arguments with it."""
         if self.prefix is None:
             return 0, key, value, bias, kv_lengths
-        batch = key.shape[0]
-        prefix_key, prefix_value = self.prefix(paddle.shape(key)[0] if batch == UNKNOWN else batch)
-        shape = [batch, UNKNOWN, self.num_kv_heads, self.head_dim]
+        prefix_key, prefix_value = self.prefix(size_of(key, 0))
+        shape = [key.shape[0], UNKNOWN, self.num_kv_heads, self.head_dim]
         check_shape("prefix, keys", prefix_key, shape, "[batch_size, P, num_kv_heads, head_dim]")
         check_shape("prefix, values", prefix_value, prefix_key.shape, "shape of the keys")
         length = prefix_key.shape[1]
-        bias = _seen_prefix(bias, length, _length(key))
+        bias = _seen_prefix(bias, length, size_of(key, 1))
         key, value = paddle.concat([prefix_key, key], axis=1), paddle.concat([prefix_value, value], axis=1)
         return length, key, value, bias, None if kv_lengths is None else kv_lengths + length
-
-
-def _length(x: Tensor) -> int | Tensor:
-    """Return the second size: a number, or a tensor where a program does not know it."""
-    return paddle.shape(x)[1] if x.shape[1] == UNKNOWN else x.shape[1]
 
 
 def _seen_prefix(bias: Tensor | None, prefix_length: int, keys: int | Tensor) -> Tensor | None:
@@ -303,3 +299,7 @@ def _seen_prefix(bias: Tensor | None, prefix_length: int, keys: int | Tensor) ->
     if bias.shape[-1] == 1:
         bias = bias.expand([*leading, keys])
     return paddle.concat([seen.expand([*leading, prefix_length]), bias], axis=-1)
+
+
+# Paddle's graph capture shall call it as it is: it looks at a shape.
+unified(_seen_prefix)

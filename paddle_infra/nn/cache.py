@@ -75,6 +75,7 @@ class KeyValueCache:
         check_shape("values", values, keys.shape, "shape of keys")
         check_tensor("lengths", lengths, _INTEGERS)
         check_shape("lengths", lengths, keys.shape[:1], "[batch_size]")
+        _check_range(lengths, keys.shape[1])
         cache = cls.__new__(cls)
         cache.keys, cache.values, cache.lengths = keys, values, lengths.astype("int32")
         cache.prefix_length = 0
@@ -91,7 +92,7 @@ class KeyValueCache:
         """Whether no sequence has a token. A program given a cache takes it for one that has."""
         return self._most == 0
 
-    def append(self, key: Tensor, value: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def extend(self, key: Tensor, value: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Write the keys and values of new tokens behind those that are there.
 
         Args:
@@ -133,6 +134,7 @@ class KeyValueCache:
         self.keys, self.values, self.lengths = (
             paddle.index_select(x, index, axis=0) for x in (self.keys, self.values, self.lengths)
         )
+        self._most = self._longest() if paddle.in_dynamic_mode() else None
 
     def _check_new(self, key: Tensor, value: Tensor, lengths: Tensor | None) -> int:
         batch, capacity, heads, head_dim = self.keys.shape
@@ -144,6 +146,7 @@ class KeyValueCache:
         if lengths is not None:
             check_tensor("lengths", lengths, _INTEGERS)
             check_shape("lengths", lengths, [batch], "[batch_size]")
+            _check_range(lengths, key.shape[1])
         new = key.shape[1]
         if self._most is not None and self._most + new > capacity:
             raise InvalidInputError(
@@ -233,6 +236,16 @@ class DecoderCache:
         """Do as :meth:`KeyValueCache.reorder` in every layer."""
         for layer in self.layers:
             layer.reorder(index)
+
+
+def _check_range(lengths: Tensor, most: int) -> None:
+    if not paddle.in_dynamic_mode():
+        return
+    values = lengths.numpy()
+    is_bad = (values < 0) | (values > most)
+    if is_bad.any():
+        row = int(is_bad.argmax())
+        raise InvalidInputError(f"lengths[{row}]: expected a length in [0, {most}], got {values[row]}")
 
 
 def _check_index(index: Tensor) -> None:

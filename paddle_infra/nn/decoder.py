@@ -71,6 +71,8 @@ class TransformerDecoderLayer(ResidualLayer):
             norm_first=norm_first,
             drop_path=drop_path,
         )
+        if memory_size is not None and not cross_attention:
+            raise InvalidInputError(f"memory_size: expected None without cross-attention, got {memory_size}")
         self.attention = MultiHeadAttention(
             hidden_size, num_heads, attention_dropout, causal=True, use_bias=use_bias, **attention
         )
@@ -189,8 +191,11 @@ class TransformerDecoder(nn.Layer):
         cache: DecoderCache | None = None,
     ) -> Tensor:
         """Return the last layer's output, in pre-norm its norm; arguments as of the layers."""
-        caches = (None,) * len(self.layers) if cache is None else cache.layers
-        for layer, own in zip(self.layers, caches, strict=True):
+        if cache is not None and len(cache.layers) != len(self.layers):
+            raise InvalidInputError(
+                f"cache: expected one of {len(self.layers)} layers, got one of {len(cache.layers)}"
+            )
+        for number, layer in enumerate(self.layers):
             hidden = layer(
                 hidden,
                 bias,
@@ -198,6 +203,6 @@ class TransformerDecoder(nn.Layer):
                 memory_bias=memory_bias,
                 kv_lengths=kv_lengths,
                 memory_lengths=memory_lengths,
-                cache=own,
+                cache=None if cache is None else cache.layers[number],
             )
         return hidden if self.norm is None else self.norm(hidden)

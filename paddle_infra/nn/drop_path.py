@@ -6,8 +6,9 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from paddle_infra._core.checks import UNKNOWN, check_number
+from paddle_infra._core.checks import check_number
 from paddle_infra._core.errors import InvalidInputError
+from paddle_infra.nn.sizes import size_of
 
 
 def check_drop_path(probability: float) -> float:
@@ -27,8 +28,7 @@ def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
     """Do as :class:`DropPath`."""
     if not training or probability == 0.0:
         return x
-    batch = paddle.shape(x)[0] if x.shape[0] == UNKNOWN else x.shape[0]
-    is_kept = paddle.rand([batch] + [1] * (x.ndim - 1), x.dtype) >= probability
+    is_kept = paddle.rand([size_of(x, 0)] + [1] * (x.ndim - 1), x.dtype) >= probability
     return x * (is_kept.astype(x.dtype) / (1.0 - probability))
 
 

@@ -136,13 +136,13 @@ class TokenEmbedding(nn.Layer):
         check_shape("input_ids", input_ids, [-1, -1], "[batch_size, seq_len]")
         if position_ids is not None and lengths is not None:
             raise InvalidInputError("lengths: expected None when position_ids are given, got a tensor")
-        if self.positions is not None and position_ids is None:
-            position_ids = next_positions(input_ids, lengths)
-        if self.positions is not None:
-            check_positions(position_ids, input_ids, self.positions.max_positions)
+        if position_ids is not None:
+            check_positions(position_ids, input_ids)
         embedded = self.word(input_ids)
         if self.scale != 1.0:
             embedded = embedded * self.scale
         if self.positions is not None:
-            embedded = embedded + self.positions(position_ids)
+            embedded = embedded + self.positions(
+                next_positions(input_ids, lengths) if position_ids is None else position_ids
+            )
         return F.dropout(embedded, self.dropout, training=self.training) if self.dropout else embedded

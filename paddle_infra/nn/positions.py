@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.jit.marker import unified
 
 from paddle_infra._core.checks import (
     UNKNOWN,
@@ -19,6 +20,7 @@ from paddle_infra._core.checks import (
     check_tensor,
 )
 from paddle_infra._core.errors import InvalidInputError
+from paddle_infra.nn.sizes import size_of
 
 _INTEGERS = ("int32", "int64")
 
@@ -70,7 +72,6 @@ class SinusoidalPositions(nn.Layer):
 
     def forward(self, positions: Tensor) -> Tensor:
         """Return the embeddings of the positions."""
-        check_tensor("positions", positions, _INTEGERS)
         check_range(positions, self.max_positions)
         return F.embedding(positions, self.table)
 
@@ -100,7 +101,6 @@ class LearnedPositions(nn.Layer):
 
     def forward(self, positions: Tensor) -> Tensor:
         """Return the embeddings of the positions."""
-        check_tensor("positions", positions, _INTEGERS)
         check_range(positions, self.max_positions)
         return F.embedding(positions + self.offset if self.offset else positions, self.weight)
 
@@ -138,17 +138,16 @@ def next_positions(x: Tensor, lengths: Tensor | None = None) -> Tensor:
     Returns:
         int64 ``[seq_len]``, with lengths ``[batch_size, seq_len]``.
     """
-    length = x.shape[1]
-    positions = paddle.arange(paddle.shape(x)[1] if length == UNKNOWN else length, dtype="int64")
+    positions = paddle.arange(size_of(x, 1), dtype="int64")
     return positions if lengths is None else lengths.astype("int64").unsqueeze(-1) + positions
 
 
-def check_positions(positions: Tensor, x: Tensor, max_positions: int) -> None:
-    """Raise unless ``positions`` are those of ``x``: ``[seq_len]`` or ``[batch_size, seq_len]``, in the range.
+def check_positions(positions: Tensor, x: Tensor) -> None:
+    """Raise unless ``positions`` have the shape of those of ``x``: ``[seq_len]`` or ``[batch_size, seq_len]``.
 
     Raises:
         InvalidDtypeError: they are no integers.
-        InvalidInputError: the shape or a number does not fit.
+        InvalidInputError: the shape does not fit.
     """
     check_tensor("positions", positions, _INTEGERS)
     batch, length = x.shape[:2]
@@ -159,18 +158,23 @@ def check_positions(positions: Tensor, x: Tensor, max_positions: int) -> None:
     )
     if not fits:
         raise InvalidInputError(f"positions: expected shape [{length}] or [{batch}, {length}], got {found}")
-    check_range(positions, max_positions)
 
 
 def check_range(positions: Tensor, max_positions: int) -> None:
-    """Raise unless all positions, where they are known already, are in ``[0, max_positions)``.
+    """Raise unless positions are integers and, where they are known already, in ``[0, max_positions)``.
 
     Raises:
-        InvalidInputError: one is not.
+        InvalidDtypeError: they are no integers.
+        InvalidInputError: one is outside.
     """
+    check_tensor("positions", positions, _INTEGERS)
     if not paddle.in_dynamic_mode():
         return
     values = positions.numpy()
     if values.size and (values.min() < 0 or values.max() >= max_positions):
         wrong = values.min() if values.min() < 0 else values.max()
         raise InvalidInputError(f"positions: expected numbers in [0, {max_positions}), got {wrong}")
+
+
+# Paddle's graph capture shall call it as it is, not rewrite its source.
+unified(check_positions)

@@ -34,19 +34,25 @@ class ResidualLayer(nn.Layer):
         self.hidden_size = hidden_size
         self.dropout = dropout
         self.epsilon = epsilon
-        self.norm = norm
+        self.norm_kind = norm
         self.norm_first = norm_first
         self.drop_path = check_drop_path(drop_path)
 
     def _new_norm(self) -> nn.Layer:
-        return new_norm(self.norm, self.hidden_size, self.epsilon)
+        return new_norm(self.norm_kind, self.hidden_size, self.epsilon)
 
     def _begin(self, hidden: Tensor, norm: nn.Layer) -> Tensor:
         """Return the first sub-layer's input; ``norm`` is the first one's."""
         if not self.norm_first:
             return hidden
         return ops.add_norm(
-            hidden, None, norm.weight, norm.bias, norm=self.norm, epsilon=self.epsilon, training=self.training
+            hidden,
+            None,
+            norm.weight,
+            norm.bias,
+            norm=self.norm_kind,
+            epsilon=self.epsilon,
+            training=self.training,
         )
 
     def _go_on(
@@ -61,7 +67,7 @@ class ResidualLayer(nn.Layer):
             stream,
             next_norm.weight,
             next_norm.bias,
-            norm=self.norm,
+            norm=self.norm_kind,
             epsilon=self.epsilon,
             dropout_p=self.dropout,
             training=self.training,
@@ -79,7 +85,7 @@ class ResidualLayer(nn.Layer):
             stream,
             norm.weight,
             norm.bias,
-            norm=self.norm,
+            norm=self.norm_kind,
             epsilon=self.epsilon,
             dropout_p=self.dropout,
             training=self.training,

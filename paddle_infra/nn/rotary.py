@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 
 from paddle_infra._core.checks import UNKNOWN, check_choice, check_number, check_positive, check_shape
 from paddle_infra._core.errors import InvalidInputError
-from paddle_infra.nn.positions import check_positions, next_positions
+from paddle_infra.nn.positions import check_positions, check_range, next_positions
 
 
 class RotaryEmbedding(nn.Layer):
@@ -92,7 +92,8 @@ class RotaryEmbedding(nn.Layer):
         )
         if positions is None:
             positions = next_positions(x)
-        check_positions(positions, x, self.max_positions)
+        check_positions(positions, x)
+        check_range(positions, self.max_positions)
         # [seq_len, 1, rotary_dim / 2] or with the batch before it: the same for all heads.
         cos, sin = (
             nn.functional.embedding(positions, table).astype(x.dtype).unsqueeze(-2)

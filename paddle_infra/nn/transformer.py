@@ -121,4 +121,4 @@ class TransformerEncoder(nn.Layer):
 
 def final_norm(layer: ResidualLayer) -> nn.Layer | None:
     """Return the norm after a stack of such layers: in post-norm, none."""
-    return new_norm(layer.norm, layer.hidden_size, layer.epsilon) if layer.norm_first else None
+    return new_norm(layer.norm_kind, layer.hidden_size, layer.epsilon) if layer.norm_first else None

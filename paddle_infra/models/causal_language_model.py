@@ -54,8 +54,6 @@ class CausalLanguageModel(PretrainedModel):
         """Return the mean cross entropy of all tokens, the first after ``begin_id``; see :meth:`TextDecoder.loss`."""
         return self.decoder.loss(self.decoder(self.decoder.shifted(labels)), labels, **options)
 
-    def generate(
-        self, prompt: Tensor, prompt_lengths: Tensor | None = None, **options: Any
-    ) -> Generation:
+    def generate(self, prompt: Tensor, prompt_lengths: Tensor | None = None, **options: Any) -> Generation:
         """Return continuations of the prompts; options of :meth:`TextDecoder.generate`."""
         return self.decoder.generate(prompt, prompt_lengths, **options)

@@ -62,7 +62,9 @@ class EncoderDecoder(PretrainedModel):
     def __init__(self, config: EncoderDecoderConfig) -> None:
         super().__init__(config)
         self.source_embedding = (
-            None if config.share_embeddings else new_embedding(config, config.source_vocab_size or config.vocab_size)
+            None
+            if config.share_embeddings
+            else new_embedding(config, config.source_vocab_size or config.vocab_size)
         )
         self.encoder = TransformerEncoder(
             config.num_encoder_layers,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import paddle
@@ -20,8 +20,8 @@ class ImageToTextConfig(ModelConfig):
     """Configuration of :class:`ImageToText`: that of its encoder and that of its decoder."""
 
     model_type = "paddle_infra_image_to_text"
-    image: ViTConfig = ViTConfig()
-    text: TextDecoderConfig = TextDecoderConfig()
+    image: ViTConfig = field(default_factory=ViTConfig)
+    text: TextDecoderConfig = field(default_factory=TextDecoderConfig)
 
 
 class ImageToText(PretrainedModel):

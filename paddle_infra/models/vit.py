@@ -66,18 +66,24 @@ class ViTConfig(ModelConfig):
         """
         if values.get("qkv_bias", True) is not True:
             raise WeightError(f"{where}: expected qkv_bias true, got {values['qkv_bias']!r}")
-        names = values.get("id2label") or {}
-        return super().from_dict({**values, "labels": [names[key] for key in sorted(names, key=int)]}, where)
+        return super().from_dict({**values, "labels": _labels(values)}, where)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of a ``config.json``."""
         values = super().to_dict()
         labels = values.pop("labels")
-        return values | {
-            "id2label": {str(index): name for index, name in enumerate(labels)},
-            "label2id": {name: index for index, name in enumerate(labels)},
-            "qkv_bias": True,
-        }
+        if labels:  # without any the field reads "two labels", not "none"
+            values["id2label"] = {str(index): name for index, name in enumerate(labels)}
+            values["label2id"] = {name: index for index, name in enumerate(labels)}
+        return values | {"qkv_bias": True}
+
+
+def _labels(values: Mapping[str, Any]) -> list[str]:
+    """Return class names; the field leaves them out if there are two without names."""
+    if names := values.get("id2label"):
+        return [names[key] for key in sorted(names, key=int)]
+    architectures = values.get("architectures") or [""]
+    return ["LABEL_0", "LABEL_1"] if architectures[0].endswith("ForImageClassification") else []
 
 
 class ViTEncoder(nn.Layer):

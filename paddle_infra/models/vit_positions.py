@@ -26,7 +26,9 @@ def resized_positions(positions: Tensor, grid: int, rows: int, columns: int) -> 
     if (rows, columns) == (grid, grid):
         return positions
     width = positions.shape[-1]
-    matrices = (paddle.to_tensor(bicubic_matrix(grid, size)).astype(positions.dtype) for size in (rows, columns))
+    matrices = (
+        paddle.to_tensor(bicubic_matrix(grid, size)).astype(positions.dtype) for size in (rows, columns)
+    )
     vertical, horizontal = matrices
     table = paddle.matmul(vertical, positions[0, 1:].reshape([grid, grid * width]))
     table = paddle.matmul(horizontal, table.reshape([rows, grid, width]))

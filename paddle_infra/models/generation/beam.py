@@ -41,7 +41,7 @@ def beam_search(steps: Steps, prompt: Prompt, limits: GenerationLimits, method: 
     batch, width = prompt.batch_size, method.num_beams
     ends = np.array(sorted(set(limits.end_ids)), np.int64)
     finished = [_Finished(width) for _ in range(batch)]
-    tokens = np.full((batch, width, limits.max_new_tokens), limits.pad_id, np.int64)
+    tokens = np.zeros((batch, width, limits.max_new_tokens), np.int64)
     log_probs = np.full((batch, width), -np.inf)  # of the beams; -inf: there is no such beam
     log_probs[:, 0] = 0.0
     for step in range(limits.max_new_tokens):
@@ -51,18 +51,10 @@ def beam_search(steps: Steps, prompt: Prompt, limits: GenerationLimits, method: 
             scores = steps.step(paddle.to_tensor(tokens[:, :, step - 1].reshape(-1, 1)), None)
         else:
             scores = steps.step(*prompt.tensors())
+        before = tokens[:, :beams, :step].reshape(batch * beams, step)
         log_prob, token = (
             found.reshape(batch, beams, -1)
-            for found in best_candidates(
-                scores,
-                width + len(ends),
-                limits,
-                step,
-                batch * beams,
-                lambda beams=beams, step=step: prompt.histories(
-                    tokens[:, :beams, :step].reshape(batch * beams, step)
-                ),
-            )
+            for found in best_candidates(scores, width + len(ends), limits, prompt, before)
         )
         total, beam, token = _ordered(log_probs[:, :beams, None] + log_prob, token, width)
         is_end = np.isin(token, ends)

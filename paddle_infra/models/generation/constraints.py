@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from paddle import Tensor
 
 from paddle_infra.models.generation.methods import GenerationLimits
+from paddle_infra.models.generation.prompt import Prompt
 from paddle_infra.models.generation.scores import (
     Candidates,
     LinearScores,
-    check_numbers,
     checked_scores,
     penalized,
     top_log_prob,
     without,
 )
 
-Histories = Callable[[], list[np.ndarray]]
-
 
 def best_candidates(
-    scores: Tensor | LinearScores, k: int, limits: GenerationLimits, step: int, rows: int, histories: Histories
+    scores: Tensor | LinearScores, k: int, limits: GenerationLimits, prompt: Prompt, generated: np.ndarray
 ) -> Candidates:
     """Return the ``k`` most probable allowed next tokens of each row, or all if there are fewer.
 
@@ -30,9 +26,8 @@ def best_candidates(
         scores: of the next tokens.
         k: how many are wanted.
         limits: what is allowed.
-        step: number of tokens generated so far.
-        rows: number of sequences.
-        histories: returns the prompt and the generated tokens of each row; called only if needed.
+        prompt: the prompts.
+        generated: ``[rows, tokens]``: what follows them so far; rows of a prompt are side by side.
 
     Returns:
         Log probabilities (-∞: not allowed) and tokens, ``[rows, min(k, vocab_size)]``, the best first.
@@ -41,17 +36,17 @@ def best_candidates(
         InvalidInputError: the scores have another shape, or are NaN.
         InvalidDtypeError: the scores are no tensor of numbers.
     """
+    rows, step = generated.shape
     checked = checked_scores(scores, rows)
     needs_history = limits.repetition_penalty != 1.0 or limits.no_repeat_ngram > 0
-    past = histories() if needs_history else []
-    banned = _banned(limits, step, rows, past)
+    histories = prompt.histories(generated) if needs_history else []
+    banned = _banned(limits, step, rows, histories)
     k = min(k, checked.vocab_size)
     enough = min(k + max(len(ids) for ids in banned), checked.vocab_size)
     if limits.repetition_penalty != 1.0:
-        found = top_log_prob(penalized(checked.logits(), limits.repetition_penalty, past), enough)
+        found = top_log_prob(penalized(checked.logits(), limits.repetition_penalty, histories), enough)
     else:
         found = checked.top(enough)
-    check_numbers(found[0])
     return without(found, banned, k)
 
 

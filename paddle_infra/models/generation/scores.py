@@ -47,6 +47,7 @@ class LinearScores:
         log_prob, token = ops.linear_topk_log_prob(
             self.hidden, self.weight, k, bias=self.bias, weight_layout=self.weight_layout
         )
+        check_numbers(log_prob.numpy())
         return log_prob.numpy().astype(np.float64), token.numpy()
 
     def logits(self) -> np.ndarray:
@@ -86,9 +87,10 @@ def checked_scores(scores: Tensor | LinearScores, rows: int) -> LinearScores | _
 
 def top_log_prob(logits: np.ndarray, k: int) -> Candidates:
     """Return the ``k`` most probable tokens of each row; of equally probable ones the lowest numbers."""
-    largest = logits.max(axis=1, keepdims=True)
-    log_prob = logits - largest
-    log_prob -= np.log(np.exp(log_prob).sum(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # ∞ - ∞, which is refused below
+        log_prob = logits - logits.max(axis=1, keepdims=True)
+        log_prob -= np.log(np.exp(log_prob).sum(axis=1, keepdims=True))
+    check_numbers(log_prob)
     vocab_size = logits.shape[1]
     tokens = np.empty((len(logits), k), np.int64)
     for row, values in enumerate(log_prob):

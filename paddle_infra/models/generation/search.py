@@ -56,36 +56,30 @@ def _extend(
     copies = method.num_results if isinstance(method, Sampling) else 1
     draws = _Draws(method, prompt.batch_size) if isinstance(method, Sampling) else None
     rows = prompt.batch_size * copies
-    tokens = np.full((rows, limits.max_new_tokens), limits.pad_id, np.int64)
+    tokens = np.zeros((rows, limits.max_new_tokens), np.int64)
     lengths, log_probs = np.zeros(rows, np.int64), np.zeros(rows)
     is_finished, is_open = np.zeros(rows, bool), np.ones(rows, bool)
     step = 0
     while is_open.any() and step < limits.max_new_tokens:
-        # The model sees a prompt once; its copies begin with the same candidates.
         is_first = step == 0
         scores = steps.step(*prompt.tensors()) if is_first else steps.step(_column(tokens[:, step - 1]), None)
-        seen = 1 if is_first else copies
-        log_prob, token = best_candidates(
-            scores,
-            1 if draws is None else draws.top_k,
-            limits,
-            step,
-            rows // copies * seen,
-            lambda seen=seen, step=step: prompt.histories(tokens[:: copies // seen, :step]),
-        )
+        # The model sees a prompt once; its copies begin with the same candidates.
+        before = tokens[:: copies if is_first else 1, :step]
+        log_prob, token = best_candidates(scores, 1 if draws is None else draws.top_k, limits, prompt, before)
         if is_first and copies > 1:
             steps.repeat(copies)
             log_prob, token = np.repeat(log_prob, copies, axis=0), np.repeat(token, copies, axis=0)
         pick = np.zeros(rows, np.int64) if draws is None else draws.pick(log_prob, is_open)
         log_prob, token = log_prob[np.arange(rows), pick], token[np.arange(rows), pick]
         is_open &= np.isfinite(log_prob)  # else nothing is allowed
-        tokens[is_open, step] = token[is_open]
+        tokens[:, step] = token  # also where nothing follows: the model needs some token
         lengths += is_open
         log_probs[is_open] += log_prob[is_open]
         is_finished |= is_open & np.isin(token, limits.end_ids)
         is_open &= ~is_finished
         step += 1
     shape = (prompt.batch_size, copies)
+    tokens = np.where(np.arange(limits.max_new_tokens) < lengths[:, None], tokens, limits.pad_id)
     log_probs = log_probs.reshape(shape)
     return Generation(
         tokens[:, : lengths.max()].reshape(*shape, -1),

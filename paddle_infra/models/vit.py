@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.jit.marker import unified
 
 from paddle_infra._core.checks import UNKNOWN, check_positive, check_shape, check_tensor
 from paddle_infra._core.errors import InvalidInputError, UnsupportedError, WeightError
@@ -131,25 +132,31 @@ class ViTEncoder(nn.Layer):
             [UNKNOWN, self.config.num_channels, UNKNOWN, UNKNOWN],
             "[batch_size, num_channels, height, width]",
         )
-        positions = self._positions_of(*pixel_values.shape[2:])
+        positions = _positions_of(pixel_values, self.positions, self.config)
         patches = self.patch(pixel_values).flatten(2).transpose([0, 2, 1])
         first = self.class_token + paddle.zeros_like(patches[:, :1])  # one for each image
         hidden = paddle.concat([first, patches], axis=1) + positions
         dropout = self.config.hidden_dropout_prob
         return self.stack(F.dropout(hidden, dropout, training=self.training) if dropout else hidden)
 
-    def _positions_of(self, height: int, width: int) -> Tensor:
-        if UNKNOWN in (height, width):
-            raise UnsupportedError(
-                "pixel_values: expected a height and width that are known when the program is made, because the "
-                "positions depend on them, got unknown ones"
-            )
-        patch, grid = self.config.patch_size, self.config.grid_size
-        if height % patch or width % patch or 0 in (height, width):
-            raise InvalidInputError(
-                f"pixel_values: expected height and width to be multiples of {patch}, got {height} and {width}"
-            )
-        return resized_positions(self.positions, grid, height // patch, width // patch)
+
+def _positions_of(pixel_values: Tensor, positions: Tensor, config: ViTConfig) -> Tensor:
+    height, width = pixel_values.shape[2:]
+    if UNKNOWN in (height, width):
+        raise UnsupportedError(
+            "pixel_values: expected a height and width that are known when the program is made, because the "
+            "positions depend on them, got unknown ones"
+        )
+    patch = config.patch_size
+    if height % patch or width % patch or 0 in (height, width):
+        raise InvalidInputError(
+            f"pixel_values: expected height and width to be multiples of {patch}, got {height} and {width}"
+        )
+    return resized_positions(positions, config.grid_size, height // patch, width // patch)
+
+
+# Paddle's graph capture shall call it as it is: it looks at a shape.
+unified(_positions_of)
 
 
 class _Pretrained(PretrainedModel):

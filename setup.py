@@ -31,7 +31,9 @@ DEPENDENCIES = [
     "filelock>=3.13,<5",
 ]
 EXTRAS = {
-    "onnx": ["paddle2onnx==2.1.*", "onnx>=1.17,<1.18", "onnxruntime>=1.20,<1.32"],
+    "onnx": ["onnx>=1.17,<1.24", "onnxruntime>=1.20,<1.32"],
+    # The second converter; it asks for onnx 1.17, which knows opset 22 and no later one.
+    "paddle2onnx": ["paddle2onnx==2.1.*"],
     # Newer releases of these three break paddlenlp 2.8.1.
     "nlp": ["paddlenlp==2.8.1", "datasets<3", "huggingface_hub<0.30", "aistudio_sdk<0.3"],
     # Loggers of train; VisualDL is always there.

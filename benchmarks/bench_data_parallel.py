@@ -6,7 +6,8 @@
 Strong scaling: the sequences of a step are the same, divided over the processes. A step is one of the Trainer: forward,
 backward, sum over processes, clipping, AdamW. Processes are launched in turn, round by round, by
 ``paddle.distributed.launch``; the median over the steps of all rounds counts, of the slowest process (a step ends when
-all have their sums). The first two steps of a launch are not counted.
+all have their sums). The first two steps of a launch are not counted. Memory is what the resident set of a process has
+grown by at most since the imports, of the process that grew most.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import dataclasses
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks._harness import ROOT, append_rows, summarize
 
-STRATEGIES = ("parallel", "overlap", "sharding")
+STRATEGIES = ("parallel", "overlap", "sharding", "sharding-2", "sharding-3")
 UNCOUNTED = 2
 
 
@@ -77,10 +79,13 @@ def worker(strategy: str, batch: int, length: int, steps: int, output: Path) -> 
         return paddle.nn.functional.cross_entropy(model(inputs["input_ids"]), inputs["labels"])
 
     seed_everything(0)
+    before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     made = {
         "parallel": DataParallel,
         "overlap": lambda: DataParallel(overlap=True),
         "sharding": Sharding,
+        "sharding-2": lambda: Sharding(2),
+        "sharding-3": lambda: Sharding(3),
     }[strategy]()
     model = BertForSequenceClassification(dataclasses.replace(make_config("MiniLM-L6"), labels=("no", "yes")))
     clock = Clock()
@@ -89,12 +94,14 @@ def worker(strategy: str, batch: int, length: int, steps: int, output: Path) -> 
     count = UNCOUNTED + steps
     loader = RandomBatches(count * made.ranks, batch // made.ranks, length)
     trainer.fit(loader, max_steps=count)
+    grown_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mb
+    grown_mb = max(made.gather(grown_mb))
     if made.rank == 0:
-        output.write_text(json.dumps(clock.seconds[UNCOUNTED:]))
+        output.write_text(json.dumps({"seconds": clock.seconds[UNCOUNTED:], "peak_mb": grown_mb}))
 
 
-def launch(processes: int, strategy: str, options: argparse.Namespace) -> list[float]:
-    """Return the seconds of the steps of one launch."""
+def launch(processes: int, strategy: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the seconds of the steps of one launch, and the memory of the process that grew most."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "seconds.json"
         command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
@@ -111,7 +118,7 @@ def launch(processes: int, strategy: str, options: argparse.Namespace) -> list[f
         if done.returncode:
             logs = "\n".join(path.read_text() for path in sorted(Path(folder).glob("workerlog.*")))
             raise SystemExit(f"{processes} processes, {strategy}: exit code {done.returncode}\n{logs}")
-        return list(json.loads(output.read_text()))
+        return dict(json.loads(output.read_text()))
 
 
 def main() -> None:
@@ -135,21 +142,28 @@ def main() -> None:
         parser.error(f"--batch: expected a multiple of {options.processes}, got {options.batch}")
     os.environ["OMP_NUM_THREADS"] = "1"
     times: dict[tuple[int, str], list[float]] = {}
+    peaks: dict[tuple[int, str], list[float]] = {}
     for _ in range(options.rounds):
         for processes in options.processes:
             for strategy in options.strategies if processes > 1 else options.strategies[:1]:
-                times.setdefault((processes, strategy), []).extend(launch(processes, strategy, options))
+                found = launch(processes, strategy, options)
+                times.setdefault((processes, strategy), []).extend(found["seconds"])
+                peaks.setdefault((processes, strategy), []).append(found["peak_mb"])
     alone = next((float(np.median(found)) for (count, _), found in times.items() if count == 1), None)
     rows: list[dict[str, Any]] = []
-    for (processes, strategy), found in times.items():
-        found_ms = summarize(found, 1e3)
+    for (processes, strategy), seconds in times.items():
+        found_ms = summarize(seconds, 1e3)
         median = found_ms["median"] / 1e3
         rows.append({"model": "MiniLM-L6", "batch": options.batch, "length": options.length,
                      "processes": processes, "threads": 1, "strategy": "none" if processes == 1 else strategy,
                      "median_ms": found_ms["median"], "q20_ms": found_ms["q20"], "q80_ms": found_ms["q80"],
-                     "steps": found_ms["rounds"], "sequences_per_second": options.batch / median})  # fmt: skip
+                     "steps": found_ms["rounds"], "sequences_per_second": options.batch / median,
+                     "peak_mb": float(np.median(peaks[processes, strategy]))})  # fmt: skip
         gain = "" if alone is None else f", {alone / median:.2f} times as fast as one process"
-        print(f"{processes} processes ({rows[-1]['strategy']}): {1e3 * median:.1f} ms per step{gain}")
+        print(
+            f"{processes} processes ({rows[-1]['strategy']}): {1e3 * median:.1f} ms per step{gain}, "
+            f"{rows[-1]['peak_mb']:.0f} MB"
+        )
     if not options.no_record:
         print(append_rows("data_parallel", rows))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from paddle_infra._core.errors import ResourceError
 from paddle_infra.data import resources
 
 
@@ -13,6 +14,15 @@ from paddle_infra.data import resources
 def minilm_dir() -> Path:
     """Folder of the MiniLM-L6 checkpoint: config.json, model.safetensors, tokenizer.json, vocab.txt, …"""
     return resources.fetch("minilm-l6")
+
+
+@pytest.fixture(scope="session")
+def e5_dir() -> Path:
+    """Folder of multilingual-e5-small: config.json, model.safetensors, tokenizer.json, …; 470 MB."""
+    try:
+        return resources.fetch("multilingual-e5-small")
+    except ResourceError as error:
+        pytest.skip(f"multilingual-e5-small cannot be fetched: {error}")
 
 
 @pytest.fixture(scope="session")

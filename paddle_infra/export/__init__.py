@@ -6,6 +6,7 @@ from paddle_infra.export._build import ExportReport
 from paddle_infra.export.cases import default_cases
 from paddle_infra.export.inference import to_inference
 from paddle_infra.export.latency import LatencyReport, measure_latency
+from paddle_infra.export.lowering import lowered_operators, lowers
 from paddle_infra.export.manifest import Manifest, read_manifest
 from paddle_infra.export.onnx import to_onnx
 from paddle_infra.export.predictor import ExportedModel, load_predictor
@@ -22,6 +23,8 @@ __all__ = [
     "VerificationReport",
     "default_cases",
     "load_predictor",
+    "lowered_operators",
+    "lowers",
     "measure_latency",
     "read_manifest",
     "to_inference",

@@ -31,6 +31,7 @@ class Manifest:
         outputs: what the model returns.
         labels: names of the classes on the last axis of the first output.
         opset: the ONNX operator set, None for Paddle Inference.
+        converter: what made the ONNX graph, and why that; None for Paddle Inference.
         custom_operators: operators that need the package's compiled library; empty if any engine can run the
             model.
         metadata: the user's own facts.
@@ -47,6 +48,7 @@ class Manifest:
     outputs: tuple[TensorSpec, ...]
     labels: tuple[str, ...] | None = None
     opset: int | None = None
+    converter: str | None = None
     custom_operators: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

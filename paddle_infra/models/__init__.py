@@ -11,9 +11,23 @@ from paddle_infra.models.image_to_text import ImageToText, ImageToTextConfig
 from paddle_infra.models.pretrained import LoadReport
 from paddle_infra.models.text_decoder import TextDecoder, TextDecoderConfig
 from paddle_infra.models.vit import ViTConfig, ViTEncoder, ViTForImageClassification, ViTModel
+from paddle_infra.models.bert_masked_lm import BertForMaskedLM
+from paddle_infra.models.bert_question_answering import BertForQuestionAnswering
+from paddle_infra.models.config import ModelConfig
+from paddle_infra.models.deepfm import DeepFM, DeepFMConfig
+from paddle_infra.models.din import DIN, DINConfig
+from paddle_infra.models.ft_transformer import FTTransformer, FTTransformerConfig
+from paddle_infra.models.pretrained import LoadReport
+from paddle_infra.models.sentence_encoder import SentenceEncoder
+from paddle_infra.models.table import TableConfig, TableModel
+from paddle_infra.models.tabular import TabularConfig, TabularModel
+from paddle_infra.models.two_tower import FeaturesConfig, TwoTowerConfig, TwoTowerModel
 
 __all__ = [
+    "DIN",
     "BertConfig",
+    "BertForMaskedLM",
+    "BertForQuestionAnswering",
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "BertModel",
@@ -34,4 +48,20 @@ __all__ = [
     "ViTEncoder",
     "ViTForImageClassification",
     "ViTModel",
+    "DINConfig",
+    "DeepFM",
+    "DeepFMConfig",
+    "FTTransformer",
+    "FTTransformerConfig",
+    "FeaturesConfig",
+    "LoadReport",
+    "ModelConfig",
+    "PretrainedModel",
+    "SentenceEncoder",
+    "TableConfig",
+    "TableModel",
+    "TabularConfig",
+    "TabularModel",
+    "TwoTowerConfig",
+    "TwoTowerModel",
 ]

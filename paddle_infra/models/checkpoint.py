@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from paddle_infra._core.errors import WeightError
 
 WEIGHT_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 
 
 class Checkpoint(Protocol):
@@ -68,3 +69,62 @@ def open_safetensors(path: Path) -> Iterator[SafetensorsCheckpoint]:
         raise WeightError(
             f"{path}: expected a complete safetensors file, got a damaged one ({error})"
         ) from error
+
+
+class ShardedCheckpoint:
+    """The tensors of several open safetensors files."""
+
+    def __init__(self, path: Path, shards: dict[str, SafetensorsCheckpoint]) -> None:
+        self.path, self._shards = path, shards  # by the name of the tensor
+
+    def names(self) -> set[str]:
+        """Return the names of all tensors."""
+        return set(self._shards)
+
+    def read(self, name: str) -> np.ndarray:
+        """Return one tensor; see :meth:`SafetensorsCheckpoint.read`."""
+        return self._shards[name].read(name)
+
+
+@contextmanager
+def open_weights(folder: Path) -> Iterator[Checkpoint]:
+    """Open ``model.safetensors`` in a folder, or the files that ``model.safetensors.index.json`` lists.
+
+    Raises:
+        WeightError: there is neither, or a file is damaged or missing, or the index does not tell what is in them.
+    """
+    index = folder / INDEX_FILE
+    pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if not (folder / WEIGHT_FILE).exists() and index.is_file():
+        with ExitStack() as stack:
+            yield _open_shards(index, stack)
+        return
+    if not (folder / WEIGHT_FILE).exists() and pickled:
+        raise WeightError(
+            f"{folder}: expected {WEIGHT_FILE}, got {pickled[0]}: a pickle, which can run any code when it is read. "
+            "Save the model as safetensors with the library that wrote it (save_pretrained) and load that"
+        )
+    with open_safetensors(folder / WEIGHT_FILE) as file:
+        yield file
+
+
+def _open_shards(index: Path, stack: ExitStack) -> ShardedCheckpoint:
+    try:
+        raw: Any = json.loads(index.read_text(encoding="utf-8"))
+        listed = {str(name): str(file) for name, file in raw["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightError(
+            f"{index}: expected a JSON object with weight_map, got a damaged one ({error!r})"
+        ) from error
+    if outside := [file for file in listed.values() if Path(file).name != file]:
+        raise WeightError(f"{index}: expected names of files beside it, got {outside[0]!r}")
+    shards = {
+        file: stack.enter_context(open_safetensors(index.parent / file)) for file in set(listed.values())
+    }
+    for file, shard in shards.items():
+        names = {name for name, place in listed.items() if place == file}
+        if difference := sorted(names ^ shard.names()):
+            raise WeightError(
+                f"{index}: expected it to list what is in {file}, but they differ in {difference[:5]}"
+            )
+    return ShardedCheckpoint(index, {name: shards[file] for name, file in listed.items()})

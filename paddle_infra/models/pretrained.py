@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +18,6 @@ from paddle_infra.models.checkpoint import WEIGHT_FILE, Checkpoint
 
 if TYPE_CHECKING:
     from paddle_infra.models.base import PretrainedModel
-
-# Saved by old versions of the field's library as a buffer; it holds 0, 1, 2, … and nothing was learned in it.
-_IGNORED = re.compile(r"(^|\.)embeddings\.position_ids$")
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def load_weights(
             f"{file.path}: expected {len(targets)} parameters, {len(lacking)} are missing: {_some(lacking)}; "
             f"the file holds {_some(sorted(stored))}"
         )
-    unexpected = sorted(name for name in stored - used if not _IGNORED.search(name))
+    unexpected = sorted(name for name in stored - used if not model.is_ignored(name))
     if unexpected and not model.ignores_unexpected:
         raise WeightError(
             f"{file.path}: expected only the {len(targets)} parameters of {type(model).__name__}, "
@@ -128,7 +124,7 @@ def _fitted(model: PretrainedModel, file: Checkpoint, name: str, key: str, targe
     if list(value.shape) != shape:
         raise WeightError(f"{where}: expected shape {shape} (Paddle layout), got {list(value.shape)}")
     with np.errstate(over="ignore"):  # too large for float16: infinite, and refused below
-        value = value.astype("float32" if wanted == "bfloat16" else wanted)
+        value = value.astype("float32" if wanted == "bfloat16" else wanted, copy=False)
     if is_float and not np.isfinite(value).all():
         raise WeightError(f"{where}: expected finite values, got NaN or infinity")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
@@ -12,7 +13,7 @@ from paddle_infra.nn.positions import LearnedPositions, SinusoidalPositions, che
 
 
 class TransformerEmbedding(nn.Layer):
-    """Word + learned position + token-type embedding, LayerNorm, dropout: the input of an encoder.
+    """Word + learned position + token-type (+ task) embedding, LayerNorm, dropout: the input of an encoder.
 
     Args:
         vocab_size: number of word pieces.
@@ -22,15 +23,17 @@ class TransformerEmbedding(nn.Layer):
         dropout: dropout probability after the norm.
         epsilon: added to the variance in LayerNorm.
         position_offset: row of the first token's position (``padding_idx + 1`` in RoBERTa's checkpoints).
+        task_type_vocab_size: number of tasks that have an embedding, as in ERNIE 3.0; 0: none. Needs token types.
+        task_id: the task if none is given.
 
     Shapes:
-        input_ids and token_type_ids int64 ``[batch_size, seq_len]`` to float32
+        input_ids, token_type_ids and task_type_ids int64 ``[batch_size, seq_len]`` to float32
         ``[batch_size, seq_len, hidden_size]``. No token types means type 0 everywhere. position_ids
         ``[batch_size, seq_len]`` or ``[seq_len]`` are rows as they are; without them, tokens have the rows from
         ``position_offset`` on.
 
     References:
-        Devlin et al., "BERT", arXiv:1810.04805, figure 2.
+        Devlin et al., "BERT", arXiv:1810.04805, figure 2; Sun et al., "ERNIE 3.0", arXiv:2107.02137.
     """
 
     def __init__(
@@ -43,8 +46,16 @@ class TransformerEmbedding(nn.Layer):
         dropout: float = 0.1,
         epsilon: float = 1e-12,
         position_offset: int = 0,
+        task_type_vocab_size: int = 0,
+        task_id: int = 0,
     ) -> None:
         super().__init__()
+        if task_type_vocab_size and not type_vocab_size:
+            raise InvalidInputError("task types: expected token types beside them, got type_vocab_size=0")
+        if task_type_vocab_size and not 0 <= check_integer("task_id", task_id) < task_type_vocab_size:
+            raise InvalidInputError(
+                f"task_id: expected a number in [0, {task_type_vocab_size}), got {task_id}"
+            )
         if not 0 <= check_integer("position_offset", position_offset) < max(max_positions, 1):
             raise InvalidInputError(
                 f"position_offset: expected a row of the {max_positions} positions, got {position_offset}"
@@ -52,30 +63,64 @@ class TransformerEmbedding(nn.Layer):
         self.word = nn.Embedding(vocab_size, hidden_size)
         self.position = nn.Embedding(max_positions, hidden_size) if max_positions else None
         self.token_type = nn.Embedding(type_vocab_size, hidden_size) if type_vocab_size else None
+        self.task_type = nn.Embedding(task_type_vocab_size, hidden_size) if task_type_vocab_size else None
         self.norm = nn.LayerNorm(hidden_size, epsilon=epsilon)
         self.epsilon = epsilon
         self.dropout = dropout
         self.position_offset = position_offset
+        self.task_id = task_id
 
     def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor | None = None, position_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        task_type_ids: Tensor | None = None,
     ) -> Tensor:
         """Return the embedded sequence."""
+        types, type_ids = self._types(input_ids, token_type_ids, task_type_ids)
         if self.position_offset and position_ids is None:
             position_ids = next_positions(input_ids) + self.position_offset
         return ops.embedding_norm(
             input_ids,
             self.word.weight,
             None if self.position is None else self.position.weight,
-            None if self.token_type is None else self.token_type.weight,
+            types,
             self.norm.weight,
             self.norm.bias,
             position_ids=position_ids,
-            token_type_ids=token_type_ids,
+            token_type_ids=type_ids,
             epsilon=self.epsilon,
             dropout_p=self.dropout,
             training=self.training,
         )
+
+    def _types(
+        self, input_ids: Tensor, token_type_ids: Tensor | None, task_type_ids: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return one table of types, and indices into it: with tasks, of the sums of a token type and a task."""
+        if task_type_ids is not None and self.task_type is None:
+            raise InvalidInputError(
+                "task_type_ids: expected None, there are no task embeddings, got a tensor"
+            )
+        if self.token_type is None:
+            return None, token_type_ids
+        types = self.token_type.weight
+        if self.task_type is None:
+            return types, token_type_ids
+        tasks = self.task_type.weight
+        if task_type_ids is None:
+            return types + tasks[self.task_id], token_type_ids
+        count = tasks.shape[0]
+        # Checked here: an index of the sums could be that of another pair.
+        if paddle.in_dynamic_mode() and not bool(((task_type_ids >= 0) & (task_type_ids < count)).all()):
+            found = f"{int(task_type_ids.min())} to {int(task_type_ids.max())}"
+            raise InvalidInputError(f"task_type_ids: expected numbers in [0, {count}), got {found}")
+        sums = (types.unsqueeze(1) + tasks.unsqueeze(0)).reshape([-1, types.shape[1]])
+        if token_type_ids is None:
+            token_type_ids = paddle.zeros_like(input_ids)
+        return sums, token_type_ids * count + task_type_ids
 
 
 class TokenEmbedding(nn.Layer):

@@ -14,6 +14,7 @@ from paddle_infra._core.checks import check_positive
 from paddle_infra._core.errors import CheckpointError, InvalidInputError, UnsupportedError
 from paddle_infra.train.batch_norm import batch_norms, refresh_batch_norm, statistics_names
 from paddle_infra.train.callbacks import Callback
+from paddle_infra.train.strategy import require_whole_parameters
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer
@@ -39,6 +40,7 @@ class WeightAverage(Callback, ABC):
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Start a new average, or check that the one of the checkpoint fits the model."""
+        require_whole_parameters(trainer.strategy, type(self).__name__)
         sources = _averaged_tensors(trainer.model)
         if not self._is_restored:
             self.updates, self._average = 0, {}

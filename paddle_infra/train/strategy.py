@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
+from paddle_infra._core.errors import UnsupportedError
+
 
 class Strategy(Protocol):
     """What the trainer asks of a strategy. Methods that mention processes are called by all of them at once.
@@ -16,12 +18,17 @@ class Strategy(Protocol):
     Attributes:
         rank: number of this process, from 0.
         ranks: how many processes train together.
-        overlap: whether :meth:`exchanging` does anything.
+        overlap: whether gradients may be exchanged in the last pass of a window (:meth:`exchanging`).
+        exchanges_each_pass: whether they must be, in every pass, because no process keeps them whole.
+        has_whole_parameters: whether every process has all parameters all the time, not only where they are
+            :meth:`gathered`.
     """
 
     rank: int
     ranks: int
     overlap: bool
+    exchanges_each_pass: bool
+    has_whole_parameters: bool
 
     def prepare(
         self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
@@ -44,16 +51,23 @@ class Strategy(Protocol):
         """Return the picklable ``value`` of every process, by rank."""
         ...
 
-    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> AbstractContextManager[None]:
+    def exchanging(self, network: paddle.nn.Layer, is_joint: bool) -> AbstractContextManager[None]:
         """Return the context of one forward and backward pass.
 
-        ``is_last`` says that it is the last one of the window, and that every process makes one: gradients may be
-        exchanged meanwhile.
+        ``is_joint`` says that every process makes this pass: gradients may be exchanged meanwhile.
         """
         ...
 
     def reduce_gradients(self, model: paddle.nn.Layer) -> None:
         """Replace every gradient by its sum over all processes."""
+        ...
+
+    def gathered(self, model: paddle.nn.Layer) -> AbstractContextManager[None]:
+        """Return a context in which every process has all parameters; they may be read, called and set."""
+        ...
+
+    def whole_weights(self, model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
+        """Return all parameters and buffers by name in process 0."""
         ...
 
     def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
@@ -63,6 +77,15 @@ class Strategy(Protocol):
     def own_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
         """Return the part of the whole state that this process is to hold."""
         ...
+
+
+def require_whole_parameters(strategy: Strategy, who: str) -> None:
+    """Raise UnsupportedError if ``who``, which reads all parameters outside of passes, would find only a part."""
+    if not strategy.has_whole_parameters:
+        raise UnsupportedError(
+            f"{who}: expected a strategy under which every process has all parameters, got "
+            f"{type(strategy).__name__} with parameters in parts: use stage 1 or 2"
+        )
 
 
 class SingleDevice:
@@ -75,6 +98,8 @@ class SingleDevice:
     rank = 0
     ranks = 1
     overlap = False
+    exchanges_each_pass = False
+    has_whole_parameters = True
 
     def __init__(self, device: str | None = None) -> None:
         if device is not None:
@@ -107,12 +132,20 @@ class SingleDevice:
         """Return ``[value]``."""
         return [value]
 
-    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> AbstractContextManager[None]:
+    def exchanging(self, network: paddle.nn.Layer, is_joint: bool) -> AbstractContextManager[None]:
         """Return a context that does nothing."""
         return nullcontext()
 
     def reduce_gradients(self, model: paddle.nn.Layer) -> None:
         """Do nothing: the gradients are whole."""
+
+    def gathered(self, model: paddle.nn.Layer) -> AbstractContextManager[None]:
+        """Return a context that does nothing: all parameters are here."""
+        return nullcontext()
+
+    def whole_weights(self, model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
+        """Return parameters and buffers by name."""
+        return dict(model.state_dict())
 
     def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
         """Return ``tensors``: they are all there is."""

@@ -177,6 +177,7 @@ class Trainer:
         batches = 0
         with ExitStack() as stack:
             stack.enter_context(self._session())
+            stack.enter_context(self.strategy.gathered(self.model))
             for callback in self.callbacks:
                 stack.enter_context(callback.evaluation_context(self))
             stack.enter_context(evaluation_mode(self.model))

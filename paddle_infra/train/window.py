@@ -19,13 +19,14 @@ import numpy as np
 import paddle
 from paddle.optimizer.lr import LRScheduler
 
-from paddle_infra._core.errors import InvalidInputError, NonFiniteLossError, TrainingError
+from paddle_infra._core.errors import InvalidInputError, NonFiniteLossError, TrainingError, UnsupportedError
 from paddle_infra.train.batches import batch_size
 from paddle_infra.train.optimizers.clipping import measured_norm
 from paddle_infra.train.precision import Precision
 from paddle_infra.train.strategy import Strategy
 
 NonFinite = Literal["raise", "skip"]
+Pass = tuple[Any, float, int]  # a micro-batch, its weight in the loss, its place in the window
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,17 @@ class StepResult:
 class MicroBatch:
     """One micro-batch of a window, with its weight in the loss.
 
-    In its backward pass processes exchange gradients if ``is_last``: they first agree that all go backward.
+    In the backward pass of a joint one, which every process makes, processes exchange gradients: they first agree
+    that all go backward.
+
+    Attributes:
+        is_refused: whether another process did not agree.
     """
 
-    def __init__(self, step: WindowStep, batch: Any, weight: float, is_last: bool) -> None:
+    def __init__(self, step: WindowStep, batch: Any, weight: float, is_joint: bool) -> None:
         self._step, self._batch, self._weight = step, step.strategy.to_device(batch), weight
-        self._is_last = is_last
+        self._is_joint = is_joint
+        self.is_refused = False
 
     def forward(self) -> paddle.Tensor:
         """Return the weighted loss, a scalar.
@@ -75,12 +81,12 @@ class MicroBatch:
     def backward(self) -> float:
         """Accumulate the gradients of the weighted loss, if it is finite, and return it."""
         strategy = self._step.strategy
-        with strategy.exchanging(self._step.network, self._is_last):
+        with strategy.exchanging(self._step.network, self._is_joint):
             loss = self.forward()
             value = float(loss)
             is_good = math.isfinite(value)
-            if self._is_last:
-                is_good = not strategy.sum([not is_good])[0]
+            if self._is_joint and strategy.sum([not is_good])[0]:
+                is_good, self.is_refused = False, is_good
             if is_good:
                 self._step.precision.backward(loss)
         return value
@@ -115,6 +121,11 @@ class WindowStep:
     ) -> None:
         if non_finite not in ("raise", "skip"):
             raise InvalidInputError(f"non_finite: expected 'raise' or 'skip', got {non_finite!r}")
+        if strategy.exchanges_each_pass and getattr(precision, "scaler", None) is not None:
+            raise UnsupportedError(
+                f"precision: expected no loss scaling with {type(strategy).__name__}, which keeps gradients in parts, "
+                "got float16: use bfloat16"
+            )
         self.network, self.optimizer, self.training_step, self.count = (
             network,
             optimizer,
@@ -145,9 +156,16 @@ class WindowStep:
             raise TrainingError(
                 f"{where(len(window) - 1)}: expected at least one valid item, got none: all are ignored"
             )
+        passes = [
+            (batch, count / items, index)
+            for index, (batch, count) in enumerate(zip(window, counts, strict=True))
+            if count  # the mean over no item would be NaN
+        ]
+        if self.strategy.exchanges_each_pass:
+            passes = self._evened_out(passes)
         # A training step that goes backward several times would exchange gradients several times.
         overlaps = self.strategy.overlap and not self._is_around and ready == self.strategy.ranks
-        loss, problem = self._backward_all(window, counts, items, where, overlaps)
+        loss, problem = self._backward_all(passes, where, overlaps)
         loss, problems = self.strategy.sum([loss, problem is not None])
         rate = float(self.optimizer.get_lr())
         if not problems:
@@ -168,26 +186,42 @@ class WindowStep:
             self.optimizer._learning_rate.step()
         return StepResult(batches, samples, items, loss, rate, measured_norm(self.optimizer), not is_stepped)
 
+    def _evened_out(self, passes: list[Pass]) -> list[Pass]:
+        """Add passes that count for nothing, until every process makes equally many.
+
+        Raises:
+            UnsupportedError: the training step makes passes of its own.
+        """
+        strategy = self.strategy
+        if self._is_around:
+            raise UnsupportedError(
+                f"training step: expected one backward pass for each micro-batch, since {type(strategy).__name__} "
+                f"keeps gradients in parts, got {type(self.training_step).__name__}: train with DataParallel"
+            )
+        lengths = strategy.gather(len(passes))
+        if min(lengths) == max(lengths):
+            return passes
+        offers = strategy.gather(passes[-1][0] if passes else None)
+        spare = offers[lengths.index(max(lengths))]
+        return passes + [(spare, 0.0, -1)] * (max(lengths) - len(passes))
+
     def _backward_all(
-        self,
-        window: list[Any],
-        counts: list[int],
-        total: int,
-        where: Callable[[int], str],
-        overlaps: bool,
+        self, passes: list[Pass], where: Callable[[int], str], overlaps: bool
     ) -> tuple[float, NonFiniteLossError | None]:
         """Accumulate the gradients of the window; stop at a loss that is not finite and return the error."""
         loss = 0.0
-        for index, (batch, items) in enumerate(zip(window, counts, strict=True)):
-            if not items:  # the mean over no item would be NaN
-                continue
-            is_last = overlaps and index == len(window) - 1
-            share = self._around(self.network, MicroBatch(self, batch, items / total, is_last))
+        for number, (batch, weight, index) in enumerate(passes, start=1):
+            is_joint = self.strategy.exchanges_each_pass or (overlaps and number == len(passes))
+            micro_batch = MicroBatch(self, batch, weight, is_joint)
+            share = self._around(self.network, micro_batch)
             if not math.isfinite(share):
+                value = share / weight if weight else share
                 return share, NonFiniteLossError(
-                    f"{where(index)}: expected a finite loss, got {share * total / items}; the optimizer has not been "
+                    f"{where(index)}: expected a finite loss, got {value}; the optimizer has not been "
                     f"touched. Try a lower learning rate, gradient clipping, or look at this batch{_ids(batch)}"
                 )
+            if micro_batch.is_refused:
+                break
             loss += share
         return loss, None
 

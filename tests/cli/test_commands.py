@@ -111,6 +111,37 @@ def test_fine_labels(
     assert capsys.readouterr().out.count("verified") == 2
 
 
+def test_summary_and_explain(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory, page = tmp_path / "run", tmp_path / "why.html"
+    assert run("train", config_file) == 0
+    capsys.readouterr()
+    assert run("summary", directory, "--batch-size", 2, "--length", 8, "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert (
+        values["product_flops"] == 2 * 16 * (4 * 16 * 16 + 2 * 16 * 32) + 4 * 2 * 8 * 8 * 16 + 2 * 2 * 16 * 2
+    )
+    assert values["not_counted"] == {}
+    assert values["activation_bytes"] > 0
+    assert run("summary", directory, "--depth", 0) == 0
+    assert "BertForSequenceClassification" in capsys.readouterr().out
+    assert run("summary", directory, "--length", 65) == 1
+    assert "a length from 1 to the encoder's 64 positions, got 1 and 65" in capsys.readouterr().err
+    texts = ("Who was the unbelievable <b>king</b> ?", "What colour ?")
+    for method in ("integrated-gradients", "occlusion"):
+        assert run("explain", directory, *texts, "--method", method, "--label", "HUM", "--output", page) == 0
+        printed = capsys.readouterr().out
+        assert printed.count("HUM, probability") == 2
+        assert [line.split()[0] for line in printed.splitlines()[1:5]] == [
+            "who",
+            "was",
+            "the",
+            "unbelievable",
+        ]
+        assert "<b>" not in page.read_text(encoding="utf-8")
+    assert run("explain", directory, "Who ?", "--label", "NUM") == 1
+    assert "NUM" in capsys.readouterr().err
+
+
 def test_doctor_and_resources(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor") == 0
     printed = capsys.readouterr().out

@@ -56,6 +56,63 @@ def test_a_member_folder_is_taken_whole(index: Any) -> None:
     assert files == [".manifest.json", "a.txt", "all/b.bin", "sub/b.bin", "unwanted.txt"]
 
 
+def halve(folder: Path) -> None:
+    content = (folder / "a.txt").read_bytes()
+    (folder / "new").mkdir()
+    for name, part in (("x", content[:3]), ("y", content[3:])):
+        (folder / "new" / name).write_bytes(part)
+    (folder / "a.txt").unlink()
+
+
+def test_a_resource_is_converted_before_it_counts_as_cached(index: Any) -> None:
+    pin = dataclasses.replace(index.add(), conversion=resources.Conversion("halves-1", halve))
+    events: list[FetchProgress] = []
+    folder = resources.fetch(pin, progress=events.append)
+    stages = list(dict.fromkeys(event.stage for event in events))
+    assert stages == ["download", "verify", "unpack", "convert", "done"]
+    files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert files == [".manifest.json", "deep/b.bin", "new/x", "new/y"]
+    assert resources.is_cached(pin, verify=True)
+    (folder / "new/y").write_bytes(b"ha!")
+    assert not resources.is_cached(pin, verify=True)
+    resources.fetch(pin, verify=True)
+    assert (folder / "new/y").read_bytes() == b"ha\n"
+
+
+def test_another_conversion_is_made_again(index: Any) -> None:
+    plain = index.add()
+    resources.fetch(plain)
+    pin = dataclasses.replace(plain, conversion=resources.Conversion("halves-1", halve))
+    assert not resources.is_cached(pin)
+    messages: list[str] = []
+    folder = resources.fetch(pin, progress=lambda event: messages.append(event.message))
+    assert any("converted by None, expected 'halves-1'" in message for message in messages)
+    assert (folder / "new/x").read_bytes() == b"alp"
+    assert not resources.is_cached(
+        dataclasses.replace(pin, conversion=resources.Conversion("halves-2", halve))
+    )
+
+
+def test_a_failed_conversion_leaves_nothing(index: Any) -> None:
+    def fail(folder: Path) -> None:
+        raise ResourceError("not as expected")
+
+    pin = dataclasses.replace(index.add(), conversion=resources.Conversion("fail-1", fail))
+    with pytest.raises(ResourceError, match="not as expected"):
+        resources.fetch(pin)
+    assert index.cached_names() == []
+
+
+def test_the_platform_of_a_wheel_is_asked_for(index: Any) -> None:
+    pin = index.add()
+    wheel = index.wheel
+    wheel.rename(wheel.with_name("tiny-1.0-py3-none-win_arm64.whl"))
+    with pytest.raises(ResourceError, match=r"tiny==1\.0"):
+        resources.fetch(pin)
+    folder = resources.fetch(dataclasses.replace(pin, platform="win_arm64"))
+    assert (folder / "a.txt").read_bytes() == b"alpha\n"
+
+
 def test_a_wrong_hash_is_refused_and_leaves_nothing(index: Any) -> None:
     pin = index.add()
     wrong = dataclasses.replace(pin, sha256="0" * 64)
@@ -237,7 +294,7 @@ def test_on_a_terminal_there_is_one_line_per_stage(
 
 def test_an_unknown_name() -> None:
     with pytest.raises(
-        InvalidInputError, match=r"\['minilm-l6', 'trec-questions', 'conll2003'\], got 'mnist'"
+        InvalidInputError, match=r"\['minilm-l6', .*, 'conll2003', 'movielens-100k'\], got 'mnist'"
     ):
         resources.fetch("mnist")
 
@@ -256,8 +313,14 @@ def test_the_catalogue_says_what_people_must_know() -> None:
         assert resource.size_bytes
 
 
-def test_the_real_resources_are_intact(minilm_dir: Path, trec_file: Path, conll_dir: Path) -> None:
+def test_the_real_resources_are_intact(
+    minilm_dir: Path, trec_file: Path, conll_dir: Path, e5_dir: Path
+) -> None:
+    assert (e5_dir / "model.safetensors").stat().st_size == 470_045_872
     assert (minilm_dir / "model.safetensors").stat().st_size == 90_868_376
     assert trec_file.stat().st_size == 950_269
     assert sorted(p.name for p in conll_dir.glob("*.txt")) == ["test.txt", "train.txt", "valid.txt"]
-    assert all(resources.is_cached(resource, verify=True) for resource in resources.available())
+    assert all(
+        resources.is_cached(name, verify=True)
+        for name in ("minilm-l6", "multilingual-e5-small", "trec-questions", "conll2003")
+    )

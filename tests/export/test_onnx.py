@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,8 +19,9 @@ from paddle_infra._core.errors import (
     UnsupportedError,
     ValueMismatch,
 )
-from paddle_infra.export import ExportReport, to_onnx
+from paddle_infra.export import ExportReport, lowered_operators, lowers, to_onnx
 from paddle_infra.export._program import Program
+from paddle_infra.export.lowering import registry
 from tests.export.models import DYNAMIC, LABELS, Encoder, FloatAttributes, debris, seeded, token_examples
 
 IMAGE = {"image": np.random.default_rng(0).standard_normal((2, 4, 5, 5)).astype("float32")}
@@ -68,8 +70,17 @@ def test_a_transformer_layer_with_two_outputs(tmp_path: Path) -> None:
 
 def test_floating_point_attributes_are_exact(tmp_path: Path) -> None:
     model = seeded(FloatAttributes)
-    report = to_onnx(model, tmp_path / "export", IMAGE, dynamic_axes=IMAGE_AXES, output_names=["y"])
-    assert report.verification.max_error < 1e-5
+    for converter in ("native", "paddle2onnx"):
+        report = to_onnx(
+            model,
+            tmp_path / converter,
+            IMAGE,
+            converter=converter,  # type: ignore[arg-type]
+            dynamic_axes=IMAGE_AXES,
+            output_names=["y"],
+        )
+        assert report.verification.max_error < 1e-5
+        assert report.manifest.converter == f"{converter}: asked for"
 
 
 def test_without_the_attribute_fix_the_export_is_wrong_and_refused(
@@ -78,7 +89,12 @@ def test_without_the_attribute_fix_the_export_is_wrong_and_refused(
     monkeypatch.setattr(Program, "store_doubles_as_floats", lambda self: None)
     with pytest.raises(ValueMismatch, match="output 'y', case #0"):
         to_onnx(
-            seeded(FloatAttributes), tmp_path / "export", IMAGE, dynamic_axes=IMAGE_AXES, output_names=["y"]
+            seeded(FloatAttributes),
+            tmp_path / "export",
+            IMAGE,
+            converter="paddle2onnx",
+            dynamic_axes=IMAGE_AXES,
+            output_names=["y"],
         )
     assert debris(tmp_path) == []
 
@@ -99,15 +115,84 @@ def test_a_custom_operator_is_refused_by_name(tmp_path: Path, monkeypatch: pytes
     assert debris(tmp_path) == []
 
 
-@pytest.mark.parametrize("opset", [6, 22, "17", True, 17.0])
-def test_the_opset_range_is_checked(tmp_path: Path, classifier: nn.Layer, opset: object) -> None:
-    with pytest.raises(InvalidInputError, match="opset: expected 7 to 21, got"):
-        to_onnx(classifier, tmp_path / "export", token_examples(), opset=opset)  # type: ignore[arg-type]
+def test_auto_says_why_it_took_which_converter(tmp_path: Path, classifier: nn.Layer) -> None:
+    report = to_onnx(classifier, tmp_path / "export", token_examples(), dynamic_axes=DYNAMIC)
+    assert report.manifest.converter == "native: it has a lowering for every operator"
+    with pytest.raises(UnsupportedError, match=r"got \['pd_op.trunc'\]: register a function"):
+        to_onnx(
+            Truncates(),
+            tmp_path / "refused",
+            {"x": np.ones((2, 3), "float32")},
+            converter="native",
+            output_names=["y"],
+        )
+    with pytest.raises(
+        UnsupportedError, match=r"native converter cannot: .*pd_op.trunc.* decomposed attention only"
+    ):
+        to_onnx(
+            Truncates(),
+            tmp_path / "refused",
+            {"x": np.ones((2, 3), "float32")},
+            opset=22,
+            output_names=["y"],
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 6}, "opset: expected 7 to 23, got 6"),
+        ({"opset": 24}, "opset: expected 7 to 23, got 24"),
+        ({"opset": "17"}, "opset: expected 7 to 23, got '17'"),
+        ({"opset": True}, "opset: expected 7 to 23, got True"),
+        ({"opset": 22, "converter": "paddle2onnx"}, "opset: expected 7 to 21, got 22"),
+        ({"opset": 12, "converter": "native"}, "opset: expected 13 to 23, got 12"),
+        ({"attention": "standard"}, "attention='standard': expected opset 23, which has Attention, got 17"),
+        ({"attention": "contrib", "converter": "paddle2onnx"}, "attention: expected 'decomposed' with"),
+        ({"attention": "flash"}, "attention: expected one of .*, got 'flash'"),
+        ({"converter": "mine"}, "converter: expected one of .*, got 'mine'"),
+    ],
+)
+def test_options_are_checked(
+    tmp_path: Path, classifier: nn.Layer, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        to_onnx(classifier, tmp_path / "export", token_examples(), **options)
+
+
+def test_weights_that_pass_the_limit_of_a_file_go_into_another(
+    tmp_path: Path, classifier: nn.Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddle_infra.export.onnx._LARGEST_MODEL_BYTES", 1000)
+    report = to_onnx(classifier, tmp_path / "export", token_examples(), dynamic_axes=DYNAMIC)
+    assert {"model.onnx", "model.onnx.data"} <= report.manifest.files.keys()
+    assert (tmp_path / "export/model.onnx.data").stat().st_size >= 1000
+
+
+def test_a_function_for_a_new_operator(tmp_path: Path) -> None:
+    def trunc(graph: Any, operator: Any) -> str:
+        name = graph.name(operator.input(0))
+        return str(
+            graph.add("Mul", [graph.add("Sign", [name]), graph.add("Floor", [graph.add("Abs", [name])])])
+        )
+
+    assert "pd_op.trunc" not in lowered_operators()
+    lowers("pd_op.trunc")(trunc)
+    try:
+        with pytest.raises(
+            InvalidInputError, match=r"\['pd_op.trunc'\]: expected operators without a lowering"
+        ):
+            lowers("pd_op.trunc")(trunc)
+        x = np.random.default_rng(0).normal(scale=3, size=(2, 3)).astype("float32")
+        report = to_onnx(Truncates(), tmp_path / "export", {"x": x}, output_names=["y"])
+        assert report.verification.max_error == 0
+    finally:
+        del registry._REGISTRY["pd_op.trunc"]
 
 
 def test_a_model_that_needs_a_later_opset_is_refused(tmp_path: Path, classifier: nn.Layer) -> None:
     with pytest.raises(UnsupportedError, match="this model needs opset 13 or later, asked for opset 12"):
-        to_onnx(classifier, tmp_path / "export", token_examples(), opset=12)
+        to_onnx(classifier, tmp_path / "export", token_examples(), opset=12)  # below the native converter's
     assert debris(tmp_path) == []
 
 
@@ -115,7 +200,10 @@ def test_a_missing_package_names_the_extra(
     tmp_path: Path, classifier: nn.Layer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "paddle2onnx", None)
-    with pytest.raises(MissingExtraError, match=r"'paddle2onnx': pip install 'paddle_infra\[onnx\]'"):
+    with pytest.raises(MissingExtraError, match=r"'paddle2onnx': pip install 'paddle_infra\[paddle2onnx\]'"):
+        to_onnx(classifier, tmp_path / "export", token_examples(), converter="paddle2onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"'onnxruntime': pip install 'paddle_infra\[onnx\]'"):
         to_onnx(classifier, tmp_path / "export", token_examples())
 
 

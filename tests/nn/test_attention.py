@@ -90,6 +90,18 @@ def test_it_agrees_with_pytorch_forward_and_backward() -> None:
         np.testing.assert_allclose(part.weight.grad.numpy(), gradient, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("options", [{"alibi": True}, {"rotary": nn.RotaryEmbedding(6, 9)}])
+def test_a_layer_converted_to_float64(options: dict) -> None:
+    layer, x = make(causal=True, **options), tensor(BATCH, LENGTH, WIDTH)
+    single = layer(x).numpy()
+    layer.to(dtype="float64")
+    layer.eval()
+    with paddle.no_grad():
+        double = layer(x.astype("float64"), cache=layer.new_cache(BATCH, LENGTH))
+    assert double.dtype == paddle.float64
+    np.testing.assert_allclose(double.numpy(), single, atol=1e-5)
+
+
 def test_grouped_heads_are_repeated_heads() -> None:
     grouped = make(num_kv_heads=2)
     full = make()

@@ -14,7 +14,7 @@ from tests.nn.test_attention import Prefix
 
 # Paddle's own, from capturing a program with a gradient.
 pytestmark = pytest.mark.filterwarnings("ignore:Tensor do not have 'place' interface:UserWarning")
-WIDTH, HEADS, INNER, DIM, MOST = 24, 4, 32, 6, 20
+WIDTH, HEADS, INNER, DIM, MOST = 24, 4, 32, 6, 66
 QUIET = {"dropout": 0.0, "attention_dropout": 0.0}
 PRE_NORM = {"norm_first": True, "norm": "rms", "num_kv_heads": 2, "activation": "swiglu", "use_bias": False}
 

@@ -21,6 +21,8 @@ import paddle
 
 from paddle_infra._core.errors import PaddleInfraError
 from paddle_infra.train import (
+    EMA,
+    FGM,
     Callback,
     Checkpoint,
     DataParallel,
@@ -39,6 +41,8 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
     "parallel": DataParallel,
     "overlap": lambda: DataParallel(overlap=True),
     "sharding": Sharding,
+    "gradients": lambda: Sharding(2),
+    "parameters": lambda: Sharding(3),
 }
 
 
@@ -102,9 +106,18 @@ class Program:
             trainer.fit(cases.PatchyLoader(), max_epochs=2)
             self.save(f"{kind}-patchy", trainer)
 
+    def transformer(self) -> None:
+        """A Transformer whose layers use each other's weights; and how many bytes of it are here, and when."""
+        for kind in ("parallel", "sharding", "gradients", "parameters"):
+            held = cases.Held()
+            trainer = cases.transformer_trainer(STRATEGIES[kind](), held)
+            trainer.fit(cases.Sentences(), max_steps=3)
+            metrics = trainer.evaluate(cases.Sentences())
+            self.save(f"transformer-{kind}", trainer, metrics=metrics, held=held.shares)
+
     def branches(self) -> None:
         """Parameters that some processes do not use, or none does."""
-        for kind in ("parallel", "overlap"):
+        for kind in ("parallel", "overlap", "gradients"):
             trainer = cases.branches_trainer(self.rank, strategy=STRATEGIES[kind]())
             trainer.fit(SeekableLoader(), max_steps=1)
             self.save(f"branches-{kind}", trainer, gradients=trainer.callbacks[0].names)
@@ -112,9 +125,11 @@ class Program:
     def properties(self) -> None:
         """Gradients of windows against one large batch: the cases that the test has drawn."""
         drawn = json.loads((self.folder / "cases.json").read_text())
-        strategies = {kind: STRATEGIES[kind]() for kind in ("parallel", "overlap")}
         errors = [
-            {kind: cases.gradient_error(case, strategy) for kind, strategy in strategies.items()}
+            {
+                kind: cases.gradient_errors(case, STRATEGIES[kind]())
+                for kind in ("parallel", "overlap", "gradients", "parameters")
+            }
             for case in drawn
         ]
         self.note("properties", errors=errors)
@@ -127,7 +142,11 @@ class Program:
                 lambda: make_trainer(model=paddle.nn.Linear(64, 10 + self.rank), strategy=DataParallel())
             ),
             "parts": self.error(lambda: make_trainer(model=cases.distributed(), strategy=DataParallel())),
-            "stage": self.error(lambda: Sharding(2)),
+            "around": self.error(
+                lambda: make_trainer(strategy=Sharding(2), training_step=FGM(training_step, "0.weight")).fit(
+                    SeekableLoader(), max_steps=1
+                )
+            ),
             "few parameters": self.error(
                 lambda: make_trainer(model=paddle.nn.Linear(64, 10, bias_attr=False), strategy=Sharding())
             ),
@@ -150,7 +169,24 @@ class Program:
             "only one fails": self.error(
                 lambda: make_trainer([Faulty(1)], strategy=DataParallel()).fit(SeekableLoader(), max_steps=1)
             ),
+            "not finite in parts": self.error(
+                lambda: make_trainer(
+                    strategy=Sharding(2), training_step=cases.NotFinite(self.rank), accumulate=2
+                ).fit(SeekableLoader(), max_steps=1)
+            ),
+            "average": self.error(
+                lambda: make_trainer([EMA(0.9)], strategy=Sharding(3)).fit(SeekableLoader(), max_steps=1)
+            ),
+            "histograms": self.error(
+                lambda: make_trainer(
+                    [VisualDLLogger(self.folder / "refused-log", histograms_every=1)], strategy=Sharding(3)
+                ).fit(SeekableLoader(), max_steps=1)
+            ),
+            "called elsewhere": self.error(
+                lambda: make_trainer(strategy=Sharding(3)).network(paddle.zeros([1, 64]))
+            ),
             "sparse": self.error(cases.train_sparse),
+            "sparse in parts": self.error(lambda: cases.train_sparse(Sharding(2))),
         }
         full = Checkpoint(self.folder / "refused", every_steps=1)
         make_trainer([full], strategy=DataParallel()).fit(SeekableLoader(), max_steps=1)
@@ -232,18 +268,25 @@ def main() -> None:
     program = Program(folder)
     if scenario == "checks":
         program.parity()
+        program.transformer()
         program.branches()
         program.properties()
         program.refusals()
         program.logging()
     elif scenario == "straight":
         program.whole("sharding", name="straight-sharding")
+        program.whole("parameters", name="straight-parameters")
+        program.whole(
+            "parameters", name="parameters", step=StopAt(program.rank, at=11, number=signal.SIGTERM)
+        )
+        paddle.distributed.barrier()
         program.whole("parallel", name="straight-parallel")
         program.whole("parallel", name="parallel", step=StopAt(program.rank, at=11, number=signal.SIGTERM))
         paddle.distributed.barrier()
         program.whole("sharding", name="sharding", step=StopAt(program.rank, at=11, number=signal.SIGKILL))
     elif scenario == "resumed":
         program.whole("sharding", name="sharding", resume="latest")
+        program.whole("parameters", name="parameters", resume="latest")
         program.whole("parallel", name="parallel", resume="latest")
         program.whole("parallel", name="grown", resume="latest", model=cases.seeded_mlp())
     else:

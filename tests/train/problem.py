@@ -128,7 +128,8 @@ def make_trainer(callbacks: Sequence[Callback] = (), *, seed: int = 0, **options
 
 def tensors(trainer: Trainer) -> dict[str, np.ndarray]:
     """Weights and optimizer state by structured name."""
-    named = {f"model/{name}": value.numpy() for name, value in trainer.model.state_dict().items()}
+    with trainer.strategy.gathered(trainer.model):
+        named = {f"model/{name}": value.numpy() for name, value in trainer.model.state_dict().items()}
     optimizer = optimizer_tensors(trainer.model, trainer.optimizer)
     return named | {f"optimizer/{name}": value.numpy() for name, value in optimizer.items()}
 

@@ -18,7 +18,7 @@ from tests.train import distributed_cases as cases
 from tests.train.launching import launch
 from tests.train.problem import SeekableLoader, make_trainer, tensors
 
-KINDS = ("parallel", "overlap", "sharding")
+KINDS = ("parallel", "overlap", "sharding", "gradients", "parameters")
 
 
 @st.composite
@@ -107,6 +107,32 @@ def test_micro_batches_without_a_valid_item(folder: Path, kind: str) -> None:
     assert_close(arrays(folder, f"{kind}-patchy"), tensors(single))
 
 
+@pytest.mark.parametrize("kind", ["sharding", "gradients", "parameters"])
+def test_a_transformer_in_parts_equals_whole_ones(folder: Path, kind: str) -> None:
+    found, expected = arrays(folder, f"transformer-{kind}"), arrays(folder, "transformer-parallel")
+    assert_close(found, expected)
+    losses = [
+        note["metrics"]["loss"] for k in (kind, "parallel") for note in notes(folder, f"transformer-{k}")
+    ]
+    assert losses == pytest.approx([losses[0]] * 4, rel=1e-6)
+
+
+def test_stage_2_keeps_half_of_the_gradients_and_stage_3_half_of_the_parameters(folder: Path) -> None:
+    held = {
+        kind: [note["held"] for note in notes(folder, f"transformer-{kind}")]
+        for kind in ("sharding", "gradients", "parameters")
+    }
+    for stage_1, stage_2, stage_3 in zip(*held.values(), strict=True):
+        assert stage_1["gradients"] == stage_1["parameters"] == stage_1["parameters in a layer"] == 1
+        assert stage_2["parameters"] == 1
+        for share in (stage_2["gradients"], stage_3["gradients"], stage_3["parameters"]):
+            assert 0.4 < share < 0.6
+        # Of four layers, each with a fifth of the parameters, one is whole.
+        assert stage_3["parameters in a layer"] < 0.75
+    for what in ("gradients", "parameters"):
+        assert sum(shares[what] for shares in held["parameters"]) == pytest.approx(1)
+
+
 def test_every_process_keeps_its_part_of_the_optimizer_and_process_0_saves_the_whole(folder: Path) -> None:
     parts = [set(note["own"]) for note in notes(folder, "sharding-1")]
     assert parts[0]
@@ -118,17 +144,21 @@ def test_every_process_keeps_its_part_of_the_optimizer_and_process_0_saves_the_w
     assert set(notes(folder, "parallel-1")[0]["own"]) == parts[0] | parts[1]
 
 
-@pytest.mark.parametrize("kind", ["parallel", "overlap"])
+@pytest.mark.parametrize("kind", ["parallel", "overlap", "gradients"])
 def test_a_parameter_that_one_process_uses_counts_and_one_that_none_uses_does_not(
     folder: Path, kind: str
 ) -> None:
     first, second = notes(folder, f"branches-{kind}")
-    assert first["gradients"] == second["gradients"]
     used = {f"{layer}.{name}" for layer in ("left", "right", "shared") for name in ("weight", "bias")}
-    assert set(first["gradients"]) == used
+    if kind == "gradients":  # each has its own
+        assert sorted(first["gradients"] + second["gradients"]) == sorted(used)
+    else:
+        assert first["gradients"] == second["gradients"]
+        assert set(first["gradients"]) == used
     found = [arrays(folder, f"branches-{kind}", rank) for rank in (0, 1)]
-    assert found[0].keys() == found[1].keys()
-    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+    if kind != "gradients":  # whose optimizer is whole in process 0 only
+        assert found[0].keys() == found[1].keys()
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[1])
     single = cases.branches_trainer(0, accumulate=2)
     single.fit(SeekableLoader(), max_steps=1)
     assert_close(found[0], tensors(single))
@@ -137,15 +167,22 @@ def test_a_parameter_that_one_process_uses_counts_and_one_that_none_uses_does_no
 @settings(max_examples=60, derandomize=True, database=None, deadline=None)
 @given(windows(1))
 def test_gradients_of_a_window_equal_one_large_batch(case: Any) -> None:
-    assert cases.gradient_error(case, SingleDevice()) <= 1e-6
+    assert max(cases.gradient_errors(case, SingleDevice()).values()) <= 1e-6
 
 
 def test_gradients_of_windows_in_two_processes_equal_one_large_batch(folder: Path) -> None:
-    for note in notes(folder, "properties"):
-        assert len(note["errors"]) >= 50
-        for case, errors in zip(drawn_cases(60), note["errors"], strict=True):
-            assert set(errors) == {"parallel", "overlap"}
-            assert max(errors.values()) <= 1e-6, case
+    first, second = (note["errors"] for note in notes(folder, "properties"))
+    assert len(first) >= 50
+    names = {name for name, _ in cases.seeded_mlp().named_parameters()}
+    for case, *of_processes in zip(drawn_cases(60), first, second, strict=True):
+        for kind in ("parallel", "overlap", "gradients", "parameters"):
+            own = [errors[kind] for errors in of_processes]
+            assert max(error for errors in own for error in errors.values()) <= 1e-6, case
+            if kind in ("gradients", "parameters"):  # each process has its part
+                assert not own[0].keys() & own[1].keys()
+                assert own[0].keys() | own[1].keys() == names
+            else:
+                assert own[0].keys() == own[1].keys() == names
 
 
 @pytest.mark.parametrize(
@@ -154,7 +191,11 @@ def test_gradients_of_windows_in_two_processes_equal_one_large_batch(folder: Pat
         ("float16", "UnsupportedError: parameters .*: expected float32 or bfloat16 on CPUs, got float16.*inf"),
         ("different", "InvalidInputError: model: expected the same in all processes, got .*10.*0 .*11.*process 1"),
         ("parts", "UnsupportedError: tensor-parallel parameters .*: expected GPUs .NCCL., got gloo.*c_identity"),
-        ("stage", "UnsupportedError: Sharding: stage: expected 1 on CPUs, got 2: stages 2 and 3 need NCCL"),
+        ("around", "UnsupportedError: training step: expected one backward pass .*Sharding.*, got FGM: .*DataParallel"),
+        ("sparse in parts", r"UnsupportedError: embeddings \['embedding'\]: expected dense gradients .*got sparse=Tr"),
+        ("average", r"UnsupportedError: EMA: expected .* every process has all parameters, got Sharding"),
+        ("histograms", r"UnsupportedError: VisualDLLogger.histograms_every=.*: expected .* all parameters, got Sh"),
+        ("called elsewhere", "UnsupportedError: Sharding: expected the model to be called by the training step or"),
         ("few parameters", "InvalidInputError: Sharding: expected at most 1 processes, .*, got 2"),
         ("few batches", "InvalidInputError: train_loader: expected at least one batch for each of the 2 .*, got 1"),
         ("plain loader", "InvalidInputError: loader: expected one with iterate.*for 2 processes.*got list"),
@@ -174,7 +215,9 @@ def test_the_error_of_one_process_is_an_error_in_all(folder: Path) -> None:
     first, second = notes(folder, "refusals")
     assert second["only one fails"] == "KeyError: 'only here'"
     assert first["only one fails"].startswith("TrainingError: KeyError: 'only here'")
-    assert "the loss of another process is not finite" in first["not finite"]
+    for what in ("not finite", "not finite in parts"):
+        assert "the loss of another process is not finite" in first[what]
+        assert "NonFiniteLossError: step 1, epoch 1, batch 2: expected a finite loss, got nan" in second[what]
     assert (
         "NonFiniteLossError: step 1, epoch 1, batch 2: expected a finite loss, got nan"
         in second["not finite"]

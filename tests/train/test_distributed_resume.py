@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("resume")
     printed = launch("straight", path, expect_failure=True)
     assert "SIGTERM: finishing this step" in printed
-    for name in ("parallel", "sharding"):
+    for name in ("parallel", "sharding", "parameters"):
         shutil.copytree(path / name / "checkpoints", path / "kept" / name)
     single = one_process(path / "grown", model=cases.seeded_mlp())
     single.fit(SeekableLoader(), SeekableLoader(), max_steps=3)
@@ -45,7 +45,7 @@ def numbered(path: Path) -> list[str]:
     return [checkpoint.name for checkpoint in checkpoints_in(path)]
 
 
-@pytest.mark.parametrize("kind", ["parallel", "sharding"])
+@pytest.mark.parametrize("kind", ["parallel", "sharding", "parameters"])
 def test_a_resumed_run_is_the_same_bit_for_bit(folder: Path, kind: str) -> None:
     for rank in (0, 1):
         assert_same_bits(arrays(folder, kind, rank), arrays(folder, f"straight-{kind}", rank))
@@ -102,7 +102,7 @@ def test_two_processes_go_on_where_one_was(folder: Path) -> None:
         assert max(float(np.abs(found[name] - expected[name]).max()) for name in expected) <= 1e-6
 
 
-@pytest.mark.parametrize("kind", ["parallel", "sharding"])
+@pytest.mark.parametrize("kind", ["parallel", "sharding", "parameters"])
 def test_one_process_goes_on_where_two_were(folder: Path, tmp_path: Path, kind: str) -> None:
     shutil.copytree(folder / "kept" / kind, tmp_path / "checkpoints")
     shutil.copy(folder / f"straight-{kind}" / "h.jsonl", tmp_path / "h.jsonl")

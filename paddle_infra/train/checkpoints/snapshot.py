@@ -37,7 +37,7 @@ def take_snapshot(trainer: Trainer) -> CheckpointData:
     """
     strategy, callbacks = trainer.strategy, _by_key(trainer.callbacks)
     return CheckpointData(
-        weights=dict(trainer.model.state_dict()),
+        weights=strategy.whole_weights(trainer.model),
         optimizer=strategy.full_optimizer_state(optimizer_tensors(trainer.model, trainer.optimizer)),
         callbacks={f"{key}/{name}": t for key, c in callbacks for name, t in c.state_tensors().items()},
         state={
@@ -76,8 +76,9 @@ def restore_snapshot(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"checkpoint {path}: expected the entry {error} in its state") from error
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {path}: {error}") from error
-    for target, value in weights:
-        target.set_value(value)
+    with strategy.gathered(trainer.model):
+        for target, value in weights:
+            target.set_value(value)
     load_optimizer(trainer.optimizer, accumulators)
     load_schedule(trainer.optimizer, schedule)
     trainer.precision.load_state_dict(precision)

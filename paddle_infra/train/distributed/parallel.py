@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import paddle
@@ -27,9 +27,13 @@ class ReplicatedModel(ABC):
         ranks: how many processes there are.
         device: the device of this process.
         overlap: whether gradients may be exchanged while the last backward pass runs.
+        exchanges_each_pass: whether they are, in every pass.
+        has_whole_parameters: whether every process has all parameters all the time.
     """
 
     overlap = False
+    exchanges_each_pass = False
+    has_whole_parameters = True
 
     def __init__(self) -> None:
         self.processes = Processes(type(self).__name__)
@@ -65,7 +69,7 @@ class ReplicatedModel(ABC):
         return self.processes.gather(value)
 
     @contextmanager
-    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> Iterator[None]:
+    def exchanging(self, network: paddle.nn.Layer, is_joint: bool) -> Iterator[None]:
         """Do nothing: gradients are exchanged at the end of the window."""
         yield
 
@@ -77,6 +81,14 @@ class ReplicatedModel(ABC):
         """
         if self.ranks > 1:
             sum_gradients([p for p in model.parameters() if not p.stop_gradient], self.processes)
+
+    def gathered(self, model: paddle.nn.Layer) -> AbstractContextManager[None]:
+        """Return a context that does nothing: every process has all parameters."""
+        return nullcontext()
+
+    def whole_weights(self, model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
+        """Return parameters and buffers by name."""
+        return dict(model.state_dict())
 
     def full_optimizer_state(self, tensors: dict[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
         """Return ``tensors``: every process holds them all.
@@ -145,13 +157,13 @@ class DataParallel(ReplicatedModel):
         return wrapped, optimizer
 
     @contextmanager
-    def exchanging(self, network: paddle.nn.Layer, is_last: bool) -> Iterator[None]:
-        """Within, the forward and backward pass exchange gradients if ``is_last``.
+    def exchanging(self, network: paddle.nn.Layer, is_joint: bool) -> Iterator[None]:
+        """Within, the forward and backward pass exchange gradients if ``is_joint``.
 
         Raises:
             InvalidInputError: the training step did not call the model exactly once.
         """
-        if not (self.overlap and is_last):
+        if not (self.overlap and is_joint):
             yield
             return
         calls: list[int] = []

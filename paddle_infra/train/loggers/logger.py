@@ -12,6 +12,7 @@ from paddle_infra._core.errors import InvalidDtypeError, InvalidInputError, Unsu
 from paddle_infra.train.callbacks import Callback
 from paddle_infra.train.loggers.histogram import Histogram, histogram_of
 from paddle_infra.train.metrics.curves import PrecisionRecallCurve
+from paddle_infra.train.strategy import require_whole_parameters
 
 if TYPE_CHECKING:
     from paddle_infra.train.trainer import Trainer
@@ -125,6 +126,8 @@ class Logger(Callback, ABC):
         """Open the log."""
         self._gradients, self._evaluations = {}, []
         self._seconds, self._samples = 0.0, trainer.state.samples
+        if self.histograms_every is not None:
+            require_whole_parameters(trainer.strategy, f"{type(self).__name__}(histograms_every=…)")
         if trainer.strategy.rank != 0:
             return
         is_new = trainer.resumed_from is None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import paddle
 
 from paddle_infra._core.errors import InvalidInputError, NonFiniteLossError
+
+SumOfParts = Callable[[float], float] | None
 
 
 class ClipByGlobalNorm(paddle.nn.ClipGradByGlobalNorm):
@@ -21,6 +24,7 @@ class ClipByGlobalNorm(paddle.nn.ClipGradByGlobalNorm):
 
     Attributes:
         last_norm: norm of the last step's gradients before scaling; None before the first.
+        sum_squares: adds the squared norms of the parts that processes hold; None where each holds all.
     """
 
     def __init__(self, max_norm: float) -> None:
@@ -29,6 +33,7 @@ class ClipByGlobalNorm(paddle.nn.ClipGradByGlobalNorm):
         super().__init__(max_norm)
         self.max_norm = float(max_norm)
         self.last_norm: float | None = None
+        self.sum_squares: SumOfParts = None
 
     def _dygraph_clip(self, params_grads: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         clipped = [
@@ -36,7 +41,7 @@ class ClipByGlobalNorm(paddle.nn.ClipGradByGlobalNorm):
             for parameter, gradient in params_grads
             if gradient is not None and getattr(parameter, "need_clip", True)
         ]
-        self.last_norm = global_norm([gradient for _, gradient in clipped])
+        self.last_norm = global_norm([gradient for _, gradient in clipped], self.sum_squares)
         if not math.isfinite(self.last_norm):
             raise NonFiniteLossError(f"expected finite gradients, got the norm {self.last_norm}")
         if self.last_norm <= self.max_norm:
@@ -54,6 +59,7 @@ class ClipByValue(paddle.nn.ClipGradByValue):
 
     Attributes:
         last_norm: norm of the last step's gradients before the cut; None before the first.
+        sum_squares: as in :class:`ClipByGlobalNorm`.
     """
 
     def __init__(self, limit: float) -> None:
@@ -61,20 +67,23 @@ class ClipByValue(paddle.nn.ClipGradByValue):
             raise InvalidInputError(f"limit: expected a positive number, got {limit!r}")
         super().__init__(limit)
         self.last_norm: float | None = None
+        self.sum_squares: SumOfParts = None
 
     def _dygraph_clip(self, params_grads: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-        self.last_norm = global_norm([gradient for _, gradient in params_grads if gradient is not None])
+        present = [gradient for _, gradient in params_grads if gradient is not None]
+        self.last_norm = global_norm(present, self.sum_squares)
         if not math.isfinite(self.last_norm):
             raise NonFiniteLossError(f"expected finite gradients, got the norm {self.last_norm}")
         return super()._dygraph_clip(params_grads)
 
 
-def global_norm(gradients: list[paddle.Tensor]) -> float:
+def global_norm(gradients: list[paddle.Tensor], sum_squares: SumOfParts = None) -> float:
     """Return the Euclidean norm of all gradients together; squares are summed in float32 per tensor, then float64."""
-    if not gradients:
-        return 0.0
-    squares = paddle.stack([paddle.sum(paddle.square(g.astype("float32"))) for g in gradients])
-    return math.sqrt(float(squares.astype("float64").sum()))
+    total = 0.0
+    if gradients:
+        squares = paddle.stack([paddle.sum(paddle.square(g.astype("float32"))) for g in gradients])
+        total = float(squares.astype("float64").sum())
+    return math.sqrt(total if sum_squares is None else sum_squares(total))
 
 
 def measured_norm(optimizer: paddle.optimizer.Optimizer) -> float | None:

@@ -1,0 +1,27 @@
+"""The lowerings, by family; importing this package registers them."""
+
+from paddle_infra.export.lowering.operators import (
+    attention,
+    constants,
+    convolution,
+    elementwise,
+    fused,
+    indexing,
+    matmul,
+    normalization,
+    reduction,
+    shape,
+)
+
+__all__ = [
+    "attention",
+    "constants",
+    "convolution",
+    "elementwise",
+    "fused",
+    "indexing",
+    "matmul",
+    "normalization",
+    "reduction",
+    "shape",
+]

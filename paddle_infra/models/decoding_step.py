@@ -83,7 +83,7 @@ class DecodingStep(nn.Layer):
         layers = []
         for number in range(len(self.decoder.stack.layers)):
             memory = None
-            if memory_keys is not None:
+            if memory_keys is not None and memory_values is not None:
                 memory = MemoryCache()
                 memory.fill(memory_keys[number], memory_values[number], memory_lengths)
             layers.append(DecoderLayerCache(KeyValueCache.of(keys[number], values[number], lengths), memory))

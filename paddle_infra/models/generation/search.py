@@ -80,12 +80,12 @@ def _extend(
         step += 1
     shape = (prompt.batch_size, copies)
     tokens = np.where(np.arange(limits.max_new_tokens) < lengths[:, None], tokens, limits.pad_id)
-    log_probs = log_probs.reshape(shape)
+    sums = log_probs.reshape(shape)
     return Generation(
         tokens[:, : lengths.max()].reshape(*shape, -1),
         lengths.reshape(shape),
-        log_probs,
-        log_probs.copy(),
+        sums,
+        sums.copy(),
         is_finished.reshape(shape),
         step,
     )
@@ -104,9 +104,9 @@ class _Draws:
                 raise InvalidInputError(
                     f"seed: expected one for each of {batch_size} prompts, got {len(method.seed)}"
                 )
-            seeds = [(seed,) for seed in method.seed]
+            seeds = [[seed] for seed in method.seed]
         else:
-            seeds = [(method.seed, number) for number in range(batch_size)]
+            seeds = [[method.seed, number] for number in range(batch_size)]
         self._generators = [
             np.random.default_rng([*seed, result]) for seed in seeds for result in range(method.num_results)
         ]

@@ -126,10 +126,15 @@ def _positional(model: Layer, names: Sequence[str], output_names: Sequence[str])
 def _check_parameter_size(program: Program, path: Path) -> None:
     """Paddle's writer ignores a full disk: compare the file with what the parameters need.
 
-    Every parameter has a header of at least 20 bytes before its data.
+    Every parameter has a header of at least 20 bytes before its data. The state that recurrent layers keep for dropout
+    is listed as a number, but has no data.
     """
     needed = sum(
-        20 + math.prod(n or 0 for n in info.shape) * _item_size(info.dtype) for info in program.parameters
+        20
+        + (not info.name.endswith("__non_persistable"))
+        * math.prod(n or 0 for n in info.shape)
+        * _item_size(info.dtype)
+        for info in program.parameters
     )
     size = path.stat().st_size if path.is_file() else 0
     if size < needed:

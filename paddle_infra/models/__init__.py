@@ -6,6 +6,7 @@ from paddle_infra.models.bert_config import BertConfig
 from paddle_infra.models.bert_masked_lm import BertForMaskedLM
 from paddle_infra.models.bert_question_answering import BertForQuestionAnswering
 from paddle_infra.models.causal_language_model import CausalLanguageModel, CausalLanguageModelConfig
+from paddle_infra.models.bilstm_crf import BiLSTMCRF, BiLSTMCRFConfig, CharacterCNN
 from paddle_infra.models.config import ModelConfig
 from paddle_infra.models.decoding_step import DecodingStep, EncodingStep
 from paddle_infra.models.deepfm import DeepFM, DeepFMConfig
@@ -14,10 +15,12 @@ from paddle_infra.models.encoder_decoder import EncoderDecoder, EncoderDecoderCo
 from paddle_infra.models.ft_transformer import FTTransformer, FTTransformerConfig
 from paddle_infra.models.image_to_text import ImageToText, ImageToTextConfig
 from paddle_infra.models.pretrained import LoadReport
+from paddle_infra.models.resnet import ResNet, ResNetConfig
 from paddle_infra.models.sentence_encoder import SentenceEncoder
 from paddle_infra.models.table import TableConfig, TableModel
 from paddle_infra.models.tabular import TabularConfig, TabularModel
 from paddle_infra.models.text_decoder import TextDecoder, TextDecoderConfig
+from paddle_infra.models.text_cnn import TextCNN, TextCNNConfig
 from paddle_infra.models.two_tower import FeaturesConfig, TwoTowerConfig, TwoTowerModel
 from paddle_infra.models.vit import ViTConfig, ViTEncoder, ViTForImageClassification, ViTModel
 
@@ -31,6 +34,9 @@ __all__ = [
     "BertModel",
     "CausalLanguageModel",
     "CausalLanguageModelConfig",
+    "BiLSTMCRF",
+    "BiLSTMCRFConfig",
+    "CharacterCNN",
     "DINConfig",
     "DecodingStep",
     "DeepFM",
@@ -46,6 +52,8 @@ __all__ = [
     "LoadReport",
     "ModelConfig",
     "PretrainedModel",
+    "ResNet",
+    "ResNetConfig",
     "SentenceEncoder",
     "TableConfig",
     "TableModel",
@@ -53,6 +61,8 @@ __all__ = [
     "TabularModel",
     "TextDecoder",
     "TextDecoderConfig",
+    "TextCNN",
+    "TextCNNConfig",
     "TwoTowerConfig",
     "TwoTowerModel",
     "ViTConfig",

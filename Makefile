@@ -90,6 +90,7 @@ bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows
 	$(BIN)/python benchmarks/bench_encoder.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_int8.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_topk.py $(ARGS)
+	$(BIN)/python benchmarks/bench_generate.py $(ARGS)
 	$(BIN)/python benchmarks/bench_tune_cpu.py
 	$(BIN)/python benchmarks/bench_data_parallel.py
 

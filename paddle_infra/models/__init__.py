@@ -5,8 +5,8 @@ from paddle_infra.models.bert import BertForSequenceClassification, BertForToken
 from paddle_infra.models.bert_config import BertConfig
 from paddle_infra.models.bert_masked_lm import BertForMaskedLM
 from paddle_infra.models.bert_question_answering import BertForQuestionAnswering
-from paddle_infra.models.causal_language_model import CausalLanguageModel, CausalLanguageModelConfig
 from paddle_infra.models.bilstm_crf import BiLSTMCRF, BiLSTMCRFConfig, CharacterCNN
+from paddle_infra.models.causal_language_model import CausalLanguageModel, CausalLanguageModelConfig
 from paddle_infra.models.config import ModelConfig
 from paddle_infra.models.decoding_step import DecodingStep, EncodingStep
 from paddle_infra.models.deepfm import DeepFM, DeepFMConfig
@@ -19,8 +19,8 @@ from paddle_infra.models.resnet import ResNet, ResNetConfig
 from paddle_infra.models.sentence_encoder import SentenceEncoder
 from paddle_infra.models.table import TableConfig, TableModel
 from paddle_infra.models.tabular import TabularConfig, TabularModel
-from paddle_infra.models.text_decoder import TextDecoder, TextDecoderConfig
 from paddle_infra.models.text_cnn import TextCNN, TextCNNConfig
+from paddle_infra.models.text_decoder import TextDecoder, TextDecoderConfig
 from paddle_infra.models.two_tower import FeaturesConfig, TwoTowerConfig, TwoTowerModel
 from paddle_infra.models.vit import ViTConfig, ViTEncoder, ViTForImageClassification, ViTModel
 
@@ -32,10 +32,10 @@ __all__ = [
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "BertModel",
-    "CausalLanguageModel",
-    "CausalLanguageModelConfig",
     "BiLSTMCRF",
     "BiLSTMCRFConfig",
+    "CausalLanguageModel",
+    "CausalLanguageModelConfig",
     "CharacterCNN",
     "DINConfig",
     "DecodingStep",
@@ -59,10 +59,10 @@ __all__ = [
     "TableModel",
     "TabularConfig",
     "TabularModel",
-    "TextDecoder",
-    "TextDecoderConfig",
     "TextCNN",
     "TextCNNConfig",
+    "TextDecoder",
+    "TextDecoderConfig",
     "TwoTowerConfig",
     "TwoTowerModel",
     "ViTConfig",

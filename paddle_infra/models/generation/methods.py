@@ -16,7 +16,7 @@ class GenerationLimits:
     Attributes:
         max_new_tokens: most tokens to add to a prompt, the end token included.
         min_new_tokens: no end token before so many others.
-        end_ids: tokens that end a sequence. None: all have ``max_new_tokens``.
+        end_ids: tokens that end a sequence. Empty: all have ``max_new_tokens``.
         pad_id: what fills the result behind a sequence.
         repetition_penalty: logits of tokens that are in the prompt or were generated are divided by it if positive
             and multiplied if negative, before the softmax; 1: as they are.

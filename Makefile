@@ -33,7 +33,7 @@ test-slow: $(VENV)/.onnx,dev build ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-originals: $(VENV)/.onnx,dev build .venv-paddlenlp/.made .venv-torch-trainers/.made ## Hold models to those of transformers and PaddleNLP, loaded and saved.
-	$(BIN)/python -m pytest -m slow tests/models/test_originals.py $(ARGS)
+	$(BIN)/python -m pytest -m slow tests/models/test_originals.py tests/models/test_generation_originals.py tests/models/test_vit.py $(ARGS)
 
 test-paddlenlp: .venv-paddlenlp/.tests build ## Run the tests of PaddleNLP's models in an environment of their own.
 	PYTHONPATH=. .venv-paddlenlp/bin/python -m pytest -m 'not exhaustive' tests/integrations $(ARGS)
@@ -90,6 +90,7 @@ bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows
 	$(BIN)/python benchmarks/bench_encoder.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_int8.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_topk.py $(ARGS)
+	$(BIN)/python benchmarks/bench_generate.py $(ARGS)
 	$(BIN)/python benchmarks/bench_tune_cpu.py
 	$(BIN)/python benchmarks/bench_data_parallel.py
 

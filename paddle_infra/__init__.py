@@ -17,11 +17,23 @@ from paddle_infra._core.runtime import tune_cpu
 from paddle_infra._version import __version__
 
 if TYPE_CHECKING:
-    from paddle_infra import data, export, models, nn, ops, report, train
+    from paddle_infra import data, export, models, nn, ops, peft, report, train
 
-_SUBPACKAGES = ("data", "export", "models", "nn", "ops", "report", "train")
+_SUBPACKAGES = ("data", "export", "models", "nn", "ops", "peft", "report", "train")
 
-__all__ = ["__version__", "data", "errors", "export", "models", "nn", "ops", "report", "train", "tune_cpu"]
+__all__ = [
+    "__version__",
+    "data",
+    "errors",
+    "export",
+    "models",
+    "nn",
+    "ops",
+    "peft",
+    "report",
+    "train",
+    "tune_cpu",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,11 +15,12 @@ ALLOWED = {
     "ops": {"_core"},
     "nn": {"_core", "ops"},
     "models": {"_core", "ops", "nn"},
+    "peft": {"_core", "ops", "nn"},
     "data": {"_core"},
     "train": {"_core"},
     "export": {"_core", "ops"},
     "report": {"_core"},
-    "cli": {"_core", "ops", "nn", "models", "data", "train", "export", "report"},
+    "cli": {"_core", "ops", "nn", "models", "peft", "data", "train", "export", "report"},
 }
 # Parts that must load without Paddle: a reader of files or of a report needs no deep-learning library.
 WITHOUT_PADDLE = {"data", "report"}

@@ -111,6 +111,21 @@ def check_shape(name: str, value: Any, expected: Sequence[int], meaning: str) ->
         raise InvalidInputError(f"{name}: expected shape {list(expected)} ({meaning}), got {found}")
 
 
+def check_lengths(name: str, lengths: Any, most: int) -> None:
+    """Raise unless all ``lengths``, where they are known already, are in ``[0, most]``.
+
+    Raises:
+        InvalidInputError: one is not; the message names its row.
+    """
+    if not paddle.in_dynamic_mode():
+        return
+    values = lengths.numpy()
+    is_bad = (values < 0) | (values > most)
+    if is_bad.any():
+        row = int(is_bad.argmax())
+        raise InvalidInputError(f"{name}[{row}]: expected a length in [0, {most}], got {values[row]}")
+
+
 def dtype_name(value: Any) -> str:
     """Return the dtype of a tensor as a name such as ``"float32"``."""
     return str(value.dtype).rsplit(".", 1)[-1].lower()
@@ -127,5 +142,5 @@ def device_of(value: Any) -> str:
 
 # Paddle's graph capture shall call them as they are, not rewrite their source: they are about what is known before
 # a program runs, and its rewritten zip() takes no `strict`.
-for _check in (check_shape, check_tensor):
+for _check in (check_lengths, check_shape, check_tensor):
     unified(_check)

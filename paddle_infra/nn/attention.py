@@ -7,7 +7,7 @@ from paddle import Tensor, nn
 from paddle.jit.marker import unified
 
 from paddle_infra import ops
-from paddle_infra._core.checks import UNKNOWN, check_positive, check_shape
+from paddle_infra._core.checks import UNKNOWN, check_positive, check_shape, dtype_name
 from paddle_infra._core.errors import InvalidDtypeError, InvalidInputError, UnsupportedError
 from paddle_infra.nn.cache import KeyValueCache, MemoryCache
 from paddle_infra.nn.linear import Linear
@@ -118,7 +118,7 @@ class MultiHeadAttention(nn.Layer):
         if self.prefix is not None:
             with paddle.no_grad():
                 capacity += self.prefix(1)[0].shape[1]
-        dtype = str(self.key.weight.dtype).rsplit(".", 1)[-1].lower()
+        dtype = dtype_name(self.parameters()[0])
         return KeyValueCache(batch_size, capacity, self.num_kv_heads, self.head_dim, dtype)
 
     def forward(
@@ -195,6 +195,10 @@ class MultiHeadAttention(nn.Layer):
         shape = [hidden.shape[0], UNKNOWN, self.memory_size]
         check_shape("memory", memory, shape, "[batch_size, memory_len, memory_size]")
 
+    def _slopes(self) -> Tensor | None:
+        # The operators want them in float32, also in a layer that was converted to float64.
+        return None if self.alibi_slopes is None else self.alibi_slopes.astype("float32")
+
     def _split_heads(self, projected: Tensor, num_heads: int) -> Tensor:
         return projected.reshape([0, 0, num_heads, self.head_dim])
 
@@ -217,7 +221,7 @@ class MultiHeadAttention(nn.Layer):
             positions = next_positions(hidden, so_far)
             query, key = self.rotary(query, positions), self.rotary(key, positions)
         if cache is not None and not is_first:
-            ends = cache.append(key, value, kv_lengths)
+            ends = cache.extend(key, value, kv_lengths)
             return ops.attention_decode(
                 query,
                 cache.keys,
@@ -225,12 +229,12 @@ class MultiHeadAttention(nn.Layer):
                 kv_lengths=ends,
                 bias=_seen_prefix(bias, cache.prefix_length, size_of(cache.keys, 1) - cache.prefix_length),
                 window=self.window,
-                alibi_slopes=self.alibi_slopes,
+                alibi_slopes=self._slopes(),
             )
         q_lengths = kv_lengths
         prefix_length, key, value, bias, kv_lengths = self._put_prefix(key, value, bias, kv_lengths)
         if cache is not None:
-            cache.append(key, value, kv_lengths)
+            cache.extend(key, value, kv_lengths)
             cache.prefix_length = prefix_length
         return ops.attention(
             query,
@@ -241,7 +245,7 @@ class MultiHeadAttention(nn.Layer):
             kv_lengths=kv_lengths,
             q_lengths=q_lengths,
             window=self.window,
-            alibi_slopes=self.alibi_slopes,
+            alibi_slopes=self._slopes(),
             dropout_p=self.dropout,
             training=self.training,
         )

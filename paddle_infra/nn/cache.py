@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import paddle
 from paddle import Tensor
 
-from paddle_infra._core.checks import UNKNOWN, check_positive, check_shape, check_tensor
+from paddle_infra._core.checks import (
+    UNKNOWN,
+    check_lengths,
+    check_positive,
+    check_shape,
+    check_tensor,
+    dtype_name,
+)
 from paddle_infra._core.errors import InvalidInputError
 
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -52,21 +59,21 @@ class KeyValueCache:
         self.values = paddle.zeros(shape, dtype)
         self.lengths = paddle.zeros([batch_size], "int32")
         self.prefix_length = 0
-        self._most: int | None = (
-            0  # the largest of the lengths; None inside a program, which does not know it
-        )
+        # The largest of the lengths; None inside a program, which does not know it.
+        self._most: int | None = 0
 
     @classmethod
-    def of(cls, keys: Tensor, values: Tensor, lengths: Tensor) -> KeyValueCache:
+    def of(cls, keys: Tensor, values: Tensor, lengths: Tensor, *, prefix_length: int = 0) -> KeyValueCache:
         """Go on with arrays of an earlier cache: what a program of one step takes in and gives back.
 
         Args:
             keys: ``[batch_size, capacity, num_kv_heads, head_dim]``; outside of programs it is written to.
             values: as ``keys``.
             lengths: int32 or int64 ``[batch_size]``.
+            prefix_length: see above.
 
         Raises:
-            InvalidInputError: shapes do not fit.
+            InvalidInputError: shapes do not fit, or a length is out of range.
             InvalidDtypeError: an argument is no tensor, or has an unsuitable dtype.
         """
         check_tensor("keys", keys, _FLOATS)
@@ -75,9 +82,10 @@ class KeyValueCache:
         check_shape("values", values, keys.shape, "shape of keys")
         check_tensor("lengths", lengths, _INTEGERS)
         check_shape("lengths", lengths, keys.shape[:1], "[batch_size]")
+        check_lengths("lengths", lengths, keys.shape[1])
         cache = cls.__new__(cls)
         cache.keys, cache.values, cache.lengths = keys, values, lengths.astype("int32")
-        cache.prefix_length = 0
+        cache.prefix_length = prefix_length
         cache._most = cache._longest() if paddle.in_dynamic_mode() else None
         return cache
 
@@ -91,7 +99,7 @@ class KeyValueCache:
         """Whether no sequence has a token. A program given a cache takes it for one that has."""
         return self._most == 0
 
-    def append(self, key: Tensor, value: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def extend(self, key: Tensor, value: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Write the keys and values of new tokens behind those that are there.
 
         Args:
@@ -133,10 +141,11 @@ class KeyValueCache:
         self.keys, self.values, self.lengths = (
             paddle.index_select(x, index, axis=0) for x in (self.keys, self.values, self.lengths)
         )
+        self._most = self._longest() if paddle.in_dynamic_mode() else None
 
     def _check_new(self, key: Tensor, value: Tensor, lengths: Tensor | None) -> int:
         batch, capacity, heads, head_dim = self.keys.shape
-        dtype = str(self.keys.dtype).rsplit(".", 1)[-1].lower()
+        dtype = dtype_name(self.keys)
         check_tensor("key", key, (dtype,))
         check_shape("key", key, [batch, UNKNOWN, heads, head_dim], _MEANING + " of the cache")
         check_tensor("value", value, (dtype,))
@@ -144,6 +153,7 @@ class KeyValueCache:
         if lengths is not None:
             check_tensor("lengths", lengths, _INTEGERS)
             check_shape("lengths", lengths, [batch], "[batch_size]")
+            check_lengths("lengths", lengths, key.shape[1])
         new = key.shape[1]
         if self._most is not None and self._most + new > capacity:
             raise InvalidInputError(
@@ -171,7 +181,7 @@ class MemoryCache:
     Attributes:
         keys: ``[batch_size, memory_len, num_kv_heads, head_dim]``, or None before the first use.
         values: as ``keys``.
-        lengths: int ``[batch_size]``, how many of them exist, or None for all.
+        lengths: int32 ``[batch_size]``, how many of them exist, or None for all.
         prefix_length: how many of them are an attention layer's ``prefix``.
     """
 
@@ -190,7 +200,8 @@ class MemoryCache:
         self, keys: Tensor, values: Tensor, lengths: Tensor | None = None, *, prefix_length: int = 0
     ) -> None:
         """Keep these."""
-        self.keys, self.values, self.lengths = keys, values, lengths
+        self.keys, self.values = keys, values
+        self.lengths = None if lengths is None else lengths.astype("int32")
         self.prefix_length = prefix_length
 
     def reorder(self, index: Tensor) -> None:

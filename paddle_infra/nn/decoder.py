@@ -71,6 +71,8 @@ class TransformerDecoderLayer(ResidualLayer):
             norm_first=norm_first,
             drop_path=drop_path,
         )
+        if memory_size is not None and not cross_attention:
+            raise InvalidInputError(f"memory_size: expected None without cross-attention, got {memory_size}")
         self.attention = MultiHeadAttention(
             hidden_size, num_heads, attention_dropout, causal=True, use_bias=use_bias, **attention
         )
@@ -151,6 +153,15 @@ class TransformerDecoder(nn.Layer):
 
     In pre-norm a last norm, ``norm``, follows. ``drop_path`` is the last layer's probability; those before have
     evenly less, the first 0.
+
+    Generating, for right-padded prompts of different lengths, in evaluation mode and under ``paddle.no_grad()``::
+
+        cache = decoder.new_cache(batch_size, capacity)
+        states = decoder(embed(prompt), memory=memory, memory_lengths=memory_lengths, kv_lengths=lengths, cache=cache)
+        token = choose(states)                  # from each prompt's last state, at lengths - 1: [batch_size, 1]
+        while wanted:
+            states = decoder(embed(token, lengths=cache.lengths), cache=cache)
+            token = choose(states)              # cache.reorder(beams) first, if beams were kept and dropped
     """
 
     def __init__(

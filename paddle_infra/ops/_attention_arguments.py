@@ -13,6 +13,7 @@ from paddle_infra._core.checks import (
     UNKNOWN,
     check_flag,
     check_integer,
+    check_lengths,
     check_number,
     check_shape,
     check_tensor,
@@ -240,12 +241,7 @@ def _lengths(name: str, lengths: Any, query: Any, batch: int, most: int) -> padd
         return None
     _check_tensor_like(name, lengths, _INTEGERS, query)
     check_shape(name, lengths, [batch], "[batch_size]")
-    if paddle.in_dynamic_mode():
-        values = lengths.numpy()
-        is_bad = (values < 0) | (values > most)
-        if is_bad.any():
-            row = int(is_bad.argmax())
-            raise InvalidInputError(f"{name}[{row}]: expected a length in [0, {most}], got {values[row]}")
+    check_lengths(name, lengths, most)
     return _int32(lengths)
 
 

@@ -132,21 +132,22 @@ def _own_parameters(model: nn.Layer, names: Sequence[str]) -> dict[str, Tensor]:
     """Return the model's own parameters that are, or lie in, what is named."""
     if isinstance(names, str):
         raise InvalidDtypeError(f"train_also: expected a list of names, got {names!r}")
-    parameters = {key: p for key, p in model.named_parameters() if ".adapters." not in f".{key}"}
-    found = {}
+    own = {key: p for key, p in model.named_parameters() if ".adapters." not in f".{key}"}
+    found: set[str] = set()
     for name in names:
-        parts = {key: key.split(".") for key in parameters}
-        fitting = [
-            key
-            for key, words in parts.items()
-            if any(matches(".".join(words[: end + 1]), [name]) for end in range(len(words)))
-        ]
+        fitting = {key for key in own if any(matches(prefix, [name]) for prefix in _prefixes(key))}
         if not fitting:
             raise InvalidInputError(
-                f"train_also: expected names of layers or parameters, got {name!r}; there are {list(parameters)}"
+                f"train_also: expected names of layers or parameters, got {name!r}; there are {list(own)}"
             )
-        found.update({key: parameters[key] for key in fitting})
-    return found
+        found |= fitting
+    return {key: parameter for key, parameter in own.items() if key in found}
+
+
+def _prefixes(name: str) -> list[str]:
+    """Return the names of the layers that a parameter lies in, and its own."""
+    words = name.split(".")
+    return [".".join(words[: end + 1]) for end in range(len(words))]
 
 
 def set_adapter(model: nn.Layer, name: str | None) -> None:

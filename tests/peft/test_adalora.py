@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def test_budget() -> None:
     values = [peft.budget(t, 60, 20, 10, 30, 100) for t in range(101)]
     assert values[:11] == [60] * 11
     assert values[70:] == [20] * 31
-    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values))
     for step in range(10, 70):
         exact = 20 + 40 * (1 - (step - 10) / 60) ** 3
         assert exact - 1e-9 <= values[step] < exact + 1 + 1e-9
@@ -47,7 +48,9 @@ def test_orthogonality_is_its_formula() -> None:
     np.testing.assert_allclose(float(peft.orthogonality(made)), expected, rtol=1e-5)
     step = peft.with_orthogonality(lambda network, inputs: paddle.to_tensor(2.0), 0.25)
     np.testing.assert_allclose(float(step(made, None)), 2.0 + 0.25 * expected, rtol=1e-5)
-    with pytest.raises(InvalidInputError, match="expected a model whose active adapter is AdaLoRA and trains, got none"):
+    with pytest.raises(
+        InvalidInputError, match="expected a model whose active adapter is AdaLoRA and trains, got none"
+    ):
         peft.orthogonality(model())
 
 
@@ -82,7 +85,9 @@ class Watch(Callback):
 
     def on_step_end(self, trainer: Any) -> None:
         named = peft.trainable_parameters(trainer.model)
-        self.nonzero.append(sum(int((p != 0).sum()) for name, p in named.items() if name.endswith("diagonal")))
+        self.nonzero.append(
+            sum(int((p != 0).sum()) for name, p in named.items() if name.endswith("diagonal"))
+        )
 
 
 def test_the_budget_is_met_exactly_and_scores_are_the_paper_s() -> None:
@@ -104,7 +109,8 @@ def test_the_budget_is_met_exactly_and_scores_are_the_paper_s() -> None:
     scores = []
     for index in (0, 4):
         s = {
-            part: smoothed[f"{index}.adapters.default.{part}/i"] * smoothed[f"{index}.adapters.default.{part}/u"]
+            part: smoothed[f"{index}.adapters.default.{part}/i"]
+            * smoothed[f"{index}.adapters.default.{part}/u"]
             for part in ("left", "diagonal", "right")
         }
         scores.append(s["diagonal"] + s["left"].mean(0) + s["right"].mean(1))
@@ -113,13 +119,13 @@ def test_the_budget_is_met_exactly_and_scores_are_the_paper_s() -> None:
         np.testing.assert_array_equal(mask.astype(bool), score >= best)
     budgets = {step: peft.budget(step, 12, 4, 2, 3, 12) for step in (2, 4, 6, 8, 9)}
     assert [watch.nonzero[step - 1] for step in budgets] == [12, *list(budgets.values())[1:]]
-    assert list(budgets.values()) == [12, 8, 5, 5, 4]
+    assert list(budgets.values()) == [12, 7, 5, 5, 4]
     # What is out stays out: whatever its number, it changes nothing.
-    before = run.model(paddle.ones([2, 64])).numpy() if run.model.eval() is None else None
+    run.model.eval()
+    before = run.model(paddle.ones([2, 64])).numpy()
     for layer, mask in zip(layers, masks, strict=True):
         layer.diagonal.set_value(layer.diagonal + paddle.to_tensor(1.0 - mask))
     assert np.array_equal(run.model(paddle.ones([2, 64])).numpy(), before)
-    assert before is not None
 
 
 @pytest.mark.parametrize("stop", [5, 9, 10])
@@ -177,8 +183,9 @@ def test_it_has_every_hook_of_the_trainer_s_callbacks() -> None:
     for name in public:
         ours, theirs = getattr(peft.RankAllocation, name), getattr(Callback, name)
         if callable(theirs):
-            assert ours.__code__.co_varnames[: ours.__code__.co_argcount] == (
-                theirs.__code__.co_varnames[: theirs.__code__.co_argcount]
+            assert (
+                ours.__code__.co_varnames[: ours.__code__.co_argcount]
+                == (theirs.__code__.co_varnames[: theirs.__code__.co_argcount])
             )
         else:
             assert ours == theirs
@@ -190,7 +197,10 @@ def test_it_has_every_hook_of_the_trainer_s_callbacks() -> None:
         (lambda: peft.RankAllocation(0), "target_rank: expected a positive integer, got 0"),
         (lambda: peft.RankAllocation(2, final_steps=0), "final_steps: expected a positive integer, got 0"),
         (lambda: peft.RankAllocation(2, initial_steps=-1), "initial_steps: expected 0 or more, got -1"),
-        (lambda: trainer(peft.RankAllocation(7)).fit(SeekableLoader(), max_steps=2), "at most the adapter's rank 6"),
+        (
+            lambda: trainer(peft.RankAllocation(7)).fit(SeekableLoader(), max_steps=2),
+            "at most the adapter's rank 6",
+        ),
         (
             lambda: trainer(allocation()).fit(SeekableLoader(), max_steps=4),
             r"initial_steps \+ final_steps: expected at most the 4 steps of the run, got 2 \+ 3",
@@ -211,7 +221,9 @@ def test_the_length_must_be_known() -> None:
         def __iter__(self):
             return iter(SeekableLoader())
 
-    with pytest.raises(InvalidInputError, match="total_steps: expected a number, since the Trainer does not know it"):
+    with pytest.raises(
+        InvalidInputError, match="total_steps: expected a number, since the Trainer does not know it"
+    ):
         trainer(allocation()).fit(Endless(), max_epochs=2)
 
 

@@ -28,7 +28,9 @@ def test_a_lora_model_adapted_and_merged(write: Any, tmp_path: Path) -> None:
     for state in ("adapted", "merged"):
         report = export(write, made, tmp_path / state)
         assert report.verification.max_error < 1e-5
-        sizes.append(sum(file.stat().st_size for file in (tmp_path / state).iterdir() if "model" in file.name))
+        sizes.append(
+            sum(file.stat().st_size for file in (tmp_path / state).iterdir() if "model" in file.name)
+        )
         if state == "adapted":
             peft.merge_and_remove(made)
             np.testing.assert_allclose(logits(made), expected, atol=1e-5)

@@ -22,7 +22,7 @@ def export(write: Any, model: Any, path: Path) -> Any:
 
 @pytest.mark.parametrize("write", [to_inference, to_onnx])
 def test_a_lora_model_adapted_and_merged(write: Any, tmp_path: Path) -> None:
-    made = adapted("lora")
+    made = adapted("lora", max_position_embeddings=64)
     expected = logits(made)
     sizes = []
     for state in ("adapted", "merged"):
@@ -41,4 +41,7 @@ def test_a_lora_model_adapted_and_merged(write: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("write", [to_inference, to_onnx])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method(write: Any, method: str, tmp_path: Path) -> None:
-    assert export(write, adapted(method), tmp_path / "export").verification.max_error < 1e-5
+    assert (
+        export(write, adapted(method, max_position_embeddings=64), tmp_path / "export").verification.max_error
+        < 1e-5
+    )

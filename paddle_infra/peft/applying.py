@@ -16,6 +16,8 @@ from paddle_infra.peft.hosts import attach, check_hostable, detach
 from paddle_infra.peft.lora import LoRAConfig
 
 _STATE = "_peft_state"
+# Parameters of Paddle's normalisation layers that are not learned.
+_STATISTICS = ("_mean", "_variance", "weight_u", "weight_v")
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,9 @@ def apply(
     plan = config.plan(model)
     also = _own_parameters(model, train_also)
     layers = dict(model.named_sublayers())
+    hosts = {layer for adapter in state.adapters.values() for layer in adapter.layers}
     for layer in plan:
-        check_hostable(layer, layers[layer])
+        check_hostable(layer, layers[layer], is_ours=layer in hosts)
     if not state.was_frozen:
         state.was_frozen = {key: parameter.stop_gradient for key, parameter in model.named_parameters()}
     for layer, make in plan.items():
@@ -132,7 +135,11 @@ def _own_parameters(model: nn.Layer, names: Sequence[str]) -> dict[str, Tensor]:
     """Return the model's own parameters that are, or lie in, what is named."""
     if isinstance(names, str):
         raise InvalidDtypeError(f"train_also: expected a list of names, got {names!r}")
-    own = {key: p for key, p in model.named_parameters() if ".adapters." not in f".{key}"}
+    own = {
+        key: parameter
+        for key, parameter in model.named_parameters()
+        if ".adapters." not in f".{key}" and key.rsplit(".", 1)[-1] not in _STATISTICS
+    }
     found: set[str] = set()
     for name in names:
         fitting = {key for key in own if any(matches(prefix, [name]) for prefix in _prefixes(key))}
@@ -233,7 +240,7 @@ def forget(model: nn.Layer) -> None:
     """Remove all that peft knows of a model whose adapters are gone; give its parameters their gradients back."""
     state = model.__dict__.pop(_STATE)
     for key, parameter in model.named_parameters():
-        parameter.stop_gradient = state.was_frozen[key]
+        parameter.stop_gradient = state.was_frozen.get(key, parameter.stop_gradient)
 
 
 def adapters(model: nn.Layer) -> dict[str, AppliedAdapter]:

@@ -211,14 +211,19 @@ def host_class(cls: Any) -> type:
     return type(f"Adapted{cls.__name__}", (cls, _HOSTS[base]), {})
 
 
-def check_hostable(name: str, layer: nn.Layer) -> None:
+def check_hostable(name: str, layer: nn.Layer, *, is_ours: bool) -> None:
     """Raise unless adapters can be put into ``layer``.
 
     Raises:
         UnsupportedError: its class cannot be adapted.
-        InvalidInputError: it has a prefix of someone else's.
+        InvalidInputError: it has a prefix of someone else's, or adapters of another model that it is part of.
     """
     if isinstance(layer, Host):
+        if not is_ours:
+            raise InvalidInputError(
+                f"{name}: expected a layer without adapters, got one that peft.apply has adapted in another model: in "
+                "a part of this one, or in one that this is part of"
+            )
         return
     cls: Any = type(layer)
     try:

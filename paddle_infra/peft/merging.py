@@ -8,7 +8,7 @@ import paddle
 from paddle import Tensor, nn
 
 from paddle_infra._core.errors import InvalidInputError, UnsupportedError
-from paddle_infra.peft.applying import State, delete_adapter, find, forget, state_of
+from paddle_infra.peft.applying import delete_adapter, find, forget, state_of
 from paddle_infra.peft.hosts import detach
 
 
@@ -58,7 +58,8 @@ def unmerge(model: nn.Layer) -> None:
         InvalidInputError: no adapter is merged.
     """
     state = state_of(model)
-    _check_merged(state)
+    if not state.is_merged:
+        raise InvalidInputError("unmerge: expected a merged adapter, got none")
     layers = dict(model.named_sublayers())
     with paddle.no_grad():
         for name in find(state, None).layers:
@@ -89,11 +90,6 @@ def merge_and_remove(model: nn.Layer) -> None:
     for name in active.layers:
         detach(layers[name], active.name)
     forget(model)
-
-
-def _check_merged(state: State) -> None:
-    if not state.is_merged:
-        raise InvalidInputError("unmerge: expected a merged adapter, got none")
 
 
 def _weights(layer: Any) -> dict[str, Tensor]:

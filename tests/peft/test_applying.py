@@ -243,6 +243,39 @@ def test_refusals() -> None:
         peft.set_adapter(made, "other")
 
 
+def test_a_part_and_the_whole_cannot_both_have_adapters() -> None:
+    made = model()
+    peft.apply_lora(made.encoder, layers=("query",))
+    with pytest.raises(
+        InvalidInputError, match=r"query: expected a layer without adapters, got one that peft.apply"
+    ):
+        peft.apply_lora(made, layers=("key", "query"))
+    assert not peft.adapters(made)
+    assert peft.apply_lora(made, layers=("key",)).layers
+
+
+def test_statistics_are_not_trained() -> None:
+    layers = paddle.nn.Sequential(("norm", paddle.nn.BatchNorm1D(4)), ("last", paddle.nn.Linear(4, 2)))
+    applied = peft.apply_lora(layers, layers=["last"], train_also=["norm"])
+    assert applied.train_also == ("norm.weight", "norm.bias")
+    peft.delete_adapter(layers, "default")
+    assert [name for name, p in layers.named_parameters() if p.stop_gradient] == [
+        "norm._mean",
+        "norm._variance",
+    ]
+
+
+def test_another_dtype_runs_in_plain_paddle() -> None:
+    layers = paddle.nn.Sequential(("only", Linear(4, 6, "gelu"))).to(dtype="float64")
+    peft.apply_lora(layers, layers=["only"], rank=2)
+    layers.only.adapters["default"].up.set_value(np.ones([2, 6]))
+    x = paddle.randn([3, 4]).astype("float64")
+    got = layers(x)
+    assert got.dtype == paddle.float64
+    peft.merge(layers)
+    np.testing.assert_allclose(layers(x).numpy(), got.numpy(), rtol=1e-10)
+
+
 def test_layers_with_a_forward_of_their_own_are_refused() -> None:
     class Odd(paddle.nn.Linear):
         def forward(self, x: paddle.Tensor) -> paddle.Tensor:

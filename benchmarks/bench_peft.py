@@ -44,7 +44,7 @@ class Method(NamedTuple):
 METHODS = {
     "full": Method(5e-4),
     "lora": Method(2e-3, "LoRAConfig", {"rank": 8, "alpha": 16.0}),
-    "adalora": Method(5e-3, "AdaLoRAConfig", {"rank": 9, "alpha": 18.0}),
+    "adalora": Method(1e-2, "AdaLoRAConfig", {"rank": 9, "alpha": 18.0}),
     "ia3": Method(1e-2, "IA3Config"),
     "adapters": Method(3e-3, "BottleneckConfig", {"size": 32}),
     "prefix": Method(1e-2, "PrefixConfig", {"length": 16}),

@@ -68,9 +68,7 @@ class _WeightedHost(Host):
         return f"weight={self.raw('weight').shape}, active={self.active_name}"
 
 
-class AdaptedLinear(_WeightedHost, Linear):
-    """This package's linear layer: the activation comes after the adapter."""
-
+class _LinearHost(_WeightedHost):
     @property
     def bias(self) -> Tensor | None:
         """The bias in effect."""
@@ -79,6 +77,10 @@ class AdaptedLinear(_WeightedHost, Linear):
     @bias.setter
     def bias(self, value: Any) -> None:
         pass
+
+
+class AdaptedLinear(_LinearHost, Linear):
+    """This package's linear layer: the activation comes after the adapter."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output with the active adapter."""
@@ -92,17 +94,8 @@ class AdaptedLinear(_WeightedHost, Linear):
         return activate(adapter.after(product, x), self.activation)
 
 
-class AdaptedPaddleLinear(_WeightedHost, nn.Linear):
+class AdaptedPaddleLinear(_LinearHost, nn.Linear):
     """Paddle's linear layer."""
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The bias in effect."""
-        return self._effective(1)
-
-    @bias.setter
-    def bias(self, value: Any) -> None:
-        pass
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output with the active adapter."""

@@ -137,7 +137,7 @@ $(VENV)/.base: constraints.txt
 
 .venv-torch-trainers/.made: benchmarks/constraints-torch-trainers.txt
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install -c benchmarks/constraints-torch-trainers.txt torch transformers accelerate lightning
+	$(@D)/bin/python -m pip install -c benchmarks/constraints-torch-trainers.txt torch transformers accelerate lightning peft
 	@touch $@
 
 $(VENV)/.nvcc: constraints.txt $(VENV)/.base

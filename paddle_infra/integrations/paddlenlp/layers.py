@@ -27,7 +27,7 @@ class FusedLinear(Fused, Linear):
     def activated(self, x: Tensor, activation: ActivationName) -> Tensor:
         """Return the output after an activation."""
         return ops.linear(
-            x, self.weight, self.bias, activation=activation, packed_weight=self._packed_weight()
+            x, self.weight, self.bias, activation=activation, packed_weight=self._packed_weight(self.weight)
         )
 
 

@@ -19,9 +19,22 @@ ALLOWED = {
     "train": {"_core"},
     "explain": {"_core"},
     "export": {"_core", "ops"},
+    "inference": {"_core", "ops", "export"},
     "report": {"_core"},
     "summary": {"_core"},
-    "cli": {"_core", "ops", "nn", "models", "data", "train", "explain", "export", "report", "summary"},
+    "cli": {
+        "_core",
+        "ops",
+        "nn",
+        "models",
+        "data",
+        "train",
+        "explain",
+        "export",
+        "inference",
+        "report",
+        "summary",
+    },
 }
 # Parts that must load without Paddle: a reader of files or of a report needs no deep-learning library.
 WITHOUT_PADDLE = {"data", "report"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from paddle_infra.export.engines import Engine, OnnxEngine, PaddleEngine, Precis
 from paddle_infra.export.manifest import MANIFEST_NAME, Manifest, check_files, read_manifest
 from paddle_infra.export.verify import check_declared
 from paddle_infra.inference._openvino import OpenVinoEngine
+from paddle_infra.inference._own_thread import OwnThread
 
 Backend = Literal["paddle", "onnxruntime", "openvino"]
 BACKENDS: tuple[Backend, ...] = ("paddle", "onnxruntime", "openvino")
@@ -160,7 +162,12 @@ def open_engines(backend: Backend, export: Export, settings: Settings) -> list[E
 
 def _open_paddle(export: Export, settings: Settings) -> list[Engine]:
     first = PaddleEngine(export.folder, export.manifest, settings.threads, settings.precision)
-    return [first, *(first.clone() for _ in range(settings.concurrency - 1))]
+    if first.keeps_lock:
+        warnings.warn(
+            f"other threads of Python stand still while Paddle computes: {first.keeps_lock}", stacklevel=4
+        )
+    engines = [first, *(first.clone() for _ in range(settings.concurrency - 1))]
+    return [OwnThread(engine) for engine in engines]
 
 
 def _open_onnxruntime(export: Export, settings: Settings) -> list[Engine]:

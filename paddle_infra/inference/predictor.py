@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
@@ -100,10 +99,6 @@ class Predictor:
         self._padding, self._examples, self._process = padding, arrays, os.getpid()
         self._pool = EnginePool(engines)
         self._try_padding(bound)
-        if reason := getattr(engines[0], "keeps_lock", ""):
-            warnings.warn(
-                f"other threads of Python stand still while Paddle computes: {reason}", stacklevel=2
-            )
 
     def __call__(self, inputs: Mapping[str, Any]) -> Arrays:
         """Run the model.

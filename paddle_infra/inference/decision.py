@@ -66,8 +66,9 @@ def decide(
     single = Settings(settings.threads, settings.precision)
     opened: dict[int, Engine] = {}
     results: list[Arrays] = []
-    found = [Candidate(backend, export.folder) for backend, export in candidates(exports)]
-    for index, (backend, export) in enumerate(candidates(exports)):
+    pairs = candidates(exports)
+    found = [Candidate(backend, export.folder) for backend, export in pairs]
+    for index, (backend, export) in enumerate(pairs):
         try:
             engine = open_engines(backend, export, single)[0]
             results.append(engine.run(examples))
@@ -77,19 +78,19 @@ def decide(
             found[index] = Candidate(backend, export.folder, refusal=" ".join(text.split()))
     if not opened:
         raise UnsupportedError("no engine can run the model:\n" + "\n".join(map(str, found)))
-    names = [f"{found[index].backend} beside {found[next(iter(opened))].backend}" for index in opened]
+    names = [found[index].backend for index in opened]
     for name, result in zip(names[1:], results[1:], strict=True):
-        check_same(results[0], result, name, tolerance)
-    for index, median in _medians(opened, examples).items():
+        check_same(results[0], result, f"{name} beside {names[0]}", tolerance)
+    medians = _medians(opened, examples)
+    for index, median in medians.items():
         found[index] = Candidate(found[index].backend, found[index].folder, median)
-    chosen = min((c for c in found if c.median_ms is not None), key=lambda c: c.median_ms or 0.0)
+    best = min(medians, key=lambda index: medians[index])
     sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in examples.items())
     reason = f"the fastest of {len(opened)}, {settings.threads} thread(s), {settings.precision}, on {sizes}"
-    index = found.index(chosen)
-    backend, export = candidates(exports)[index]
+    backend, export = pairs[best]
     # Opened again only if there must be more than the one measured.
-    engines = [opened[index]] if settings.concurrency == 1 else open_engines(backend, export, settings)
-    return Decision(chosen, reason, tuple(found)), export, engines
+    engines = [opened[best]] if settings.concurrency == 1 else open_engines(backend, export, settings)
+    return Decision(found[best], reason, tuple(found)), export, engines
 
 
 def check_same(expected: Arrays, got: Arrays, case: str, tolerance: float) -> None:

@@ -126,13 +126,16 @@ def test_examples_leave_room_to_try_padding(tagger_exports: Path) -> None:
 @pytest.mark.skipif(resident_mb() is None, reason="the system does not say how much memory a process has")
 @pytest.mark.parametrize("backend", ENGINES)
 def test_memory_stays_with_buckets(backend: str, plain_export: Path, tagger_exports: Path) -> None:
-    """200 shapes without buckets cost 72 MB in Paddle (oneDNN), 63 MB in OpenVINO, 2 MB in ONNX Runtime."""
+    """200 calls without buckets cost 75 MB in Paddle (oneDNN), 63 MB in OpenVINO, 2 MB in ONNX Runtime."""
     exports = [plain_export, tagger_exports / "onnx"]
     predictor = Predictor(exports, backend=backend, buckets=[Bucket("length", (*SIZES, 128), PADS)])
     predictor.warm_up()
     shapes = [token_inputs(2, 1 + index * 37 % 128, seed=index) for index in range(200)]
     assert len({inputs["input_ids"].shape for inputs in shapes}) == 128
-    before = resident_mb()
-    for inputs in shapes:
-        predictor(inputs)
-    assert resident_mb() - before < 12
+    used = [resident_mb()]
+    for _ in range(2):
+        for inputs in shapes:
+            predictor(inputs)
+        used.append(resident_mb())
+    assert used[1] - used[0] < 25
+    assert used[2] - used[1] < 3

@@ -151,10 +151,10 @@ def test_other_threads_run_while_the_engine_computes(
                     engine.run(inputs)
                     return counter.count - before
 
-            assert max(counted() for _ in range(5)) > 1000  # the other thread must also be given a core
+            assert any(counted() > 1000 for _ in range(5))  # the other thread must also be given a core
             if backend == "paddle":  # Paddle's own call does keep the lock: the test can tell
                 monkeypatch.setattr(engine, "_run", engine._predictor.run)
-                assert min(counted() for _ in range(3)) < 1000
+                assert min(counted() for _ in range(2)) < 1000
     finally:
         sys.setswitchinterval(old)
 

@@ -32,6 +32,7 @@ DEPENDENCIES = [
 ]
 EXTRAS = {
     "onnx": ["onnx>=1.17,<1.24", "onnxruntime>=1.20,<1.32"],
+    "openvino": ["openvino>=2024.6,<2027"],
     # The second converter; it asks for onnx 1.17, which knows opset 22 and no later one.
     "paddle2onnx": ["paddle2onnx==2.1.*"],
     # Newer releases of these three break paddlenlp 2.8.1.
@@ -58,6 +59,7 @@ EXTRAS = {
         "tensorboardX>=2.6.2,<2.7",
         "sacrebleu>=2.6,<3",
         "ninja>=1.11,<2",
+        "openvino>=2024.6,<2027",
         "hypothesis>=6.100,<6.171",
         "optuna>=4.0,<5.1",
         "scikit-learn>=1.5,<1.10",

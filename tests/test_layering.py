@@ -21,6 +21,7 @@ ALLOWED = {
     "train": {"_core"},
     "explain": {"_core"},
     "export": {"_core", "ops"},
+    "inference": {"_core", "ops", "export"},
     "report": {"_core"},
     "summary": {"_core"},
     "cli": {
@@ -33,6 +34,7 @@ ALLOWED = {
         "train",
         "explain",
         "export",
+        "inference",
         "report",
         "summary",
     },

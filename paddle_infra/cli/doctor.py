@@ -21,6 +21,7 @@ from paddle_infra.data import resources
 # Modules by extra; an extra is present if all its modules can be imported.
 _EXTRAS = {
     "onnx": ("paddle2onnx", "onnx", "onnxruntime"),
+    "openvino": ("openvino",),
     "nlp": ("paddlenlp",),
     "search": ("optuna",),
     "ray": ("ray", "optuna"),

@@ -58,6 +58,24 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "Verify an export against the model it was made from, in a fresh process.")
     verify.add_argument("export", type=Path, help="folder of an export: RUN/export/TARGET")
     verify.add_argument("--tolerance", type=float, help="largest absolute difference; default: as configured")
+    bench = command("bench", "Time an export in every installed engine, side by side.")
+    bench.add_argument(
+        "export", type=Path, metavar="MODEL_DIR", help="an export, or a folder of a model's exports"
+    )
+    counts: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N"}
+    bench.add_argument("--threads", default=[1], help="of one call; default: 1", **counts)
+    bench.add_argument(
+        "--batch", default=[], help="sizes of the first axis; default: the example's", **counts
+    )
+    bench.add_argument(
+        "--length", default=[], help="of the other dynamic axes; default: the example's", **counts
+    )
+    bench.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    bench.add_argument("--repeats", type=int, default=50, help="timed runs; default: 50")
+    bench.add_argument(
+        "--tolerance", type=float, help="to which engines must agree; default: 1e-4 (bfloat16: 5e-2)"
+    )
+    bench.add_argument("--json", action="store_true", help="print everything as JSON")
     report = command("report", "Evaluate, time the exports, and write the report of a trained run.")
     report.add_argument("run", type=Path, help="folder of a run")
     summary = command("summary", "Show parameters, operations and kept activations of a trained run's model.")
@@ -189,6 +207,26 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace, console: Console) -> int:
+    from paddle_infra.cli.benching import grid_of, lines_of
+    from paddle_infra.inference import benchmark
+
+    found = benchmark(
+        options.export,
+        grid_of(options.export, options.batch, options.length),
+        threads=options.threads,
+        precision=options.precision,
+        repeats=options.repeats,
+        tolerance=options.tolerance,
+    )
+    if options.json:
+        print(json.dumps(found.as_dict(), indent=2))
+        return 0
+    for line in lines_of(found):
+        console.print(line, markup=False)
+    return 0
+
+
 def _report(options: argparse.Namespace, console: Console) -> int:
     from paddle_infra.cli.evaluation import evaluate_run
     from paddle_infra.cli.exporting import export_run
@@ -261,6 +299,7 @@ _COMMANDS = {
     "evaluate": _evaluate,
     "export": _export,
     "verify": _verify,
+    "bench": _bench,
     "report": _report,
     "summary": _summary,
     "explain": _explain,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import paddle
@@ -15,8 +16,12 @@ from paddle_infra._core import extension
 from paddle_infra._core.errors import ExportError, PaddleInfraError
 from paddle_infra._core.extras import require
 from paddle_infra.export._program import Program
+from paddle_infra.export._unlocked import unlocked
 from paddle_infra.export.manifest import Manifest
 from paddle_infra.export.spec import Arrays, TensorInfo
+
+Precision = Literal["float32", "bfloat16"]
+"""What an engine multiplies in; inputs and outputs stay as they are."""
 
 _ONNX_DTYPES = {
     "tensor(float16)": "float16",
@@ -44,9 +49,14 @@ class Engine(Protocol):
 
 
 class PaddleEngine:
-    """Paddle Inference on the CPU; only one thread may run it at a time."""
+    """Paddle Inference on the CPU; only one thread may run it at a time, another one its :meth:`clone`.
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+    ``keeps_lock`` says why Python's lock is kept during a run; it is empty if it is not.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, threads: int, precision: Precision = "float32"
+    ) -> None:
         program = Program(folder / manifest.model)
         if program.custom_operators:
             extension.require()
@@ -57,16 +67,28 @@ class PaddleEngine:
         config.set_cpu_math_library_num_threads(threads)
         if program.has_double_lists:  # interpolate: Paddle 3.3's oneDNN instructions refuse such an attribute
             config.delete_pass("onednn_placement_pass")
-        self._predictor = paddle.inference.create_predictor(config)
+        if precision == "bfloat16":
+            config.enable_onednn_bfloat16()
+        self._take(paddle.inference.create_predictor(config))
         declared = {info.name: info for info in program.inputs}
         self.inputs = tuple(declared[name] for name in self._predictor.get_input_names())
         self.outputs = program.outputs
+
+    def clone(self) -> PaddleEngine:
+        """Return an engine with the same parameters and memory of its own; nobody may run this one meanwhile."""
+        twin = copy.copy(self)
+        twin._take(self._predictor.clone())
+        return twin
+
+    def _take(self, predictor: paddle.inference.Predictor) -> None:
+        self._predictor = predictor
+        self._run, self.keeps_lock = unlocked(predictor)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Copy in, run, copy out."""
         for name, array in inputs.items():
             self._predictor.get_input_handle(name).copy_from_cpu(np.asarray(array, order="C"))
-        self._predictor.run()
+        self._run()
         names = self._predictor.get_output_names()
         return {name: self._predictor.get_output_handle(name).copy_to_cpu() for name in names}
 

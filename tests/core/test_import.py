@@ -14,6 +14,7 @@ HEAVY = (
     "matplotlib",
     "onnx",
     "onnxruntime",
+    "openvino",
     "pandas",
     "rich",
     "tokenizers",

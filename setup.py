@@ -32,6 +32,13 @@ DEPENDENCIES = [
 ]
 EXTRAS = {
     "onnx": ["onnx>=1.17,<1.24", "onnxruntime>=1.20,<1.32"],
+    # compress.quantize_onnx: what ONNX Runtime's quantizers import beside it.
+    "quantize": [
+        "onnx>=1.19,<1.24",
+        "onnxruntime>=1.20,<1.32",
+        "ml_dtypes>=0.5,<0.7",
+        "onnx_ir>=0.1.10,<2",
+    ],
     # The second converter; it asks for onnx 1.17, which knows opset 22 and no later one.
     "paddle2onnx": ["paddle2onnx==2.1.*"],
     # Newer releases of these three break paddlenlp 2.8.1.

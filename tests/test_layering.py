@@ -19,9 +19,10 @@ ALLOWED = {
     "train": {"_core"},
     "explain": {"_core"},
     "export": {"_core", "ops"},
+    "compress": {"_core", "ops", "nn", "export"},
     "report": {"_core"},
     "summary": {"_core"},
-    "cli": {"_core", "ops", "nn", "models", "data", "train", "explain", "export", "report", "summary"},
+    "cli": {"_core", "ops", "nn", "models", "data", "train", "explain", "export", "compress", "report", "summary"},
 }
 # Parts that must load without Paddle: a reader of files or of a report needs no deep-learning library.
 WITHOUT_PADDLE = {"data", "report"}

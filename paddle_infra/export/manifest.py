@@ -34,6 +34,7 @@ class Manifest:
         converter: what made the ONNX graph, and why that; None for Paddle Inference.
         custom_operators: operators that need the package's compiled library; empty if any engine can run the
             model.
+        compression: what was done to make the model smaller or faster, and what it cost; empty if nothing.
         metadata: the user's own facts.
         versions: of the packages that made the export.
         created: UTC time in ISO 8601.
@@ -50,6 +51,7 @@ class Manifest:
     opset: int | None = None
     converter: str | None = None
     custom_operators: tuple[str, ...] = ()
+    compression: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""

@@ -1,0 +1,35 @@
+"""Smaller and faster models: quantization, pruning and students, behind an accuracy gate."""
+
+from __future__ import annotations
+
+from paddle_infra.compress.gate import AccuracyGate, GateResult, gated
+from paddle_infra.compress.importance import (
+    Importance,
+    equally_many,
+    least_important,
+    magnitude_importance,
+    taylor_importance,
+)
+from paddle_infra.compress.onnx import quantize_onnx
+from paddle_infra.compress.quantize import dequantize_linears, quantize_linears
+from paddle_infra.compress.quantized_linear import Int4Linear, Int8Linear
+from paddle_infra.compress.structured import keep_layers, prune_channels, prune_heads
+
+__all__ = [
+    "AccuracyGate",
+    "GateResult",
+    "Importance",
+    "Int4Linear",
+    "Int8Linear",
+    "dequantize_linears",
+    "equally_many",
+    "gated",
+    "keep_layers",
+    "least_important",
+    "magnitude_importance",
+    "prune_channels",
+    "prune_heads",
+    "quantize_linears",
+    "quantize_onnx",
+    "taylor_importance",
+]

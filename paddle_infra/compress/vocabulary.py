@@ -88,7 +88,7 @@ def prune_vocabulary(
 
     Raises:
         InvalidInputError: no such parameter, parameters of different lengths, an id out of range, or an id that is
-            needed (``unknown``, padding) is not kept.
+            needed (``unknown``, padding; in RoBERTa's family all up to padding) is not kept.
     """
     target = target_of(model, in_place=in_place)
     found = dict(target.named_parameters())
@@ -106,6 +106,13 @@ def prune_vocabulary(
     padding = getattr(config, "pad_token_id", None) if has_config else None
     kept = _checked(keep, size, {"unknown": unknown, "config.pad_token_id": padding})
     vocabulary = VocabularyMap(kept, size, unknown)
+    for name, layer in target.named_sublayers():
+        counted = getattr(layer, "padding_id", None)
+        if counted is not None and vocabulary.kept[: counted + 1] != tuple(range(counted + 1)):
+            raise InvalidInputError(
+                f"keep: expected all ids from 0 to {counted}, because {name} counts positions from the padding's id, "
+                f"which must not change, got {kept[: counted + 1]}"
+            )
     rows = paddle.to_tensor(np.array(kept, np.int64))
     for name in parameters:
         layer, own = _owner(target, name)
@@ -120,7 +127,6 @@ def prune_vocabulary(
         if padding is not None:
             changes["pad_token_id"] = int(vocabulary(padding))
         target.config = dataclasses.replace(config, **changes)  # type: ignore[type-var]
-    # RoBERTa's encoders count positions from the padding's id: that is a row of another table, and stays.
     return target, vocabulary
 
 

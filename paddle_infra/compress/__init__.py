@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paddle_infra.compress.bfloat16 import to_inference_bfloat16
 from paddle_infra.compress.gate import AccuracyGate, GateResult, gated
 from paddle_infra.compress.importance import (
     Importance,
@@ -41,4 +42,5 @@ __all__ = [
     "quantize_onnx",
     "save_compressed",
     "taylor_importance",
+    "to_inference_bfloat16",
 ]

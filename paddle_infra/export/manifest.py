@@ -16,6 +16,8 @@ Target = Literal["paddle", "onnx"]
 
 MANIFEST_NAME = "manifest.json"
 EXAMPLES_NAME = "example_inputs.npz"
+# Key of ``compression`` under which Paddle Inference shall run its own operators in bfloat16.
+BFLOAT16_ENGINE = "bfloat16_engine"
 _FORMAT = "paddle_infra.export/1"
 
 

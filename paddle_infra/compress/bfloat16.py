@@ -44,7 +44,7 @@ def to_inference_bfloat16(
     ================ =================================================================================================
     ``products``     whose
     ================ =================================================================================================
-    ``"operators"``  this package's compiled operators, as with ``ops.set_matmul_precision("medium")``; files are float32
+    ``"operators"``  this package's compiled operators, as with ``ops.set_matmul_precision("medium")``; float32 files
     ``"engine"``     Paddle's own operators, by ``Config.enable_mkldnn_bfloat16``: whoever loads the export without
                      :func:`paddle_infra.export.load_predictor` must call that too
     ================ =================================================================================================

@@ -68,6 +68,7 @@ EXTRAS = {
         "hypothesis>=6.100,<6.171",
         "optuna>=4.0,<5.1",
         "scikit-learn>=1.5,<1.10",
+        "onnx_ir>=0.1.10,<2",
     ],
     "docs": ["sphinx>=7.4,<10", "myst-parser>=4,<6", "furo>=2024.8.6"],
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import os
 import tempfile
@@ -61,7 +62,8 @@ def quantize_onnx(
         atol: largest absolute difference from ``source`` allowed in an output: rounding shows, so there is no default.
         gate: measures the new export and refuses it if it lost too much.
         calibration: inputs for ``"static"``: some dozens from the training data, of typical lengths.
-        exclude: names of graph nodes to leave as they are.
+        exclude: patterns (``*``, ``?``) of names of graph nodes to leave as they are. A head whose outputs go through a
+            logarithm belongs here: a probability that is rounded to 0 becomes -∞.
         block_size: for ``"int4"``: 16, 32, 64, 128 or 256.
         verify_inputs: as for the exporters.
 
@@ -80,8 +82,8 @@ def quantize_onnx(
             f"{'none' if calibration is None else 'some'}"
         )
     _require(method)
-    facts: dict[str, Any] = {"method": f"onnxruntime {method}", "excluded": list(exclude)}
-    excluded = list(exclude)
+    excluded = _excluded(source, exclude)
+    facts: dict[str, Any] = {"method": f"onnxruntime {method}", "excluded": excluded}
     if method == "dynamic":
         write = _dynamic(excluded)
         facts |= {"weights": "int8 per channel", "activations": "uint8 per tensor, as they come"}
@@ -124,6 +126,19 @@ def _calibration(
     for batch in arrays:
         axis_sizes(inputs, batch)
     return list(arrays)
+
+
+def _excluded(source: str | os.PathLike[str], patterns: Sequence[str]) -> list[str]:
+    """Return the names of the nodes that fit a pattern and would be quantized."""
+    if not patterns:
+        return []
+    onnx = require("onnx", extra="quantize", purpose="quantizing ONNX models")
+    graph = onnx.load(str(Path(source) / read_manifest(source).model), load_external_data=False).graph
+    names = [node.name for node in graph.node if node.op_type in _PRODUCTS]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise InvalidInputError(f"exclude: expected a pattern that fits one of {names}, got {pattern!r}")
+    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def _dynamic(exclude: list[str]) -> Callable[[Path, Path], None]:

@@ -138,10 +138,13 @@ def test_excluded_nodes_stay(source: ExportReport, tmp_path: Path) -> None:
     constants = {tensor.name for tensor in graph.initializer}
     linear = [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in constants]
     report = quantize(source, tmp_path / "small", "dynamic", exclude=linear[1:])
+    assert set(report.manifest.compression["excluded"]) == set(linear[1:])
     after = [node.op_type for node in onnx.load(str(report.path / "model.onnx")).graph.node]
     assert after.count("MatMulInteger") == 1
     with pytest.raises(ExportError, match="expected linear layers"):
-        quantize(source, tmp_path / "none", "dynamic", exclude=linear)
+        quantize(source, tmp_path / "none", "dynamic", exclude=["*"])
+    with pytest.raises(InvalidInputError, match="exclude: expected a pattern that fits one of .* got 'x'"):
+        quantize(source, tmp_path / "none", "dynamic", exclude=["x"])
     assert not (tmp_path / "none").exists()
 
 

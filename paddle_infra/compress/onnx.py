@@ -82,6 +82,8 @@ def quantize_onnx(
             f"{'none' if calibration is None else 'some'}"
         )
     _require(method)
+    if (found := read_manifest(source).target) != "onnx":
+        raise InvalidInputError(f"{source}: expected an export of target 'onnx', got {found!r}")
     excluded = _excluded(source, exclude)
     facts: dict[str, Any] = {"method": f"onnxruntime {method}", "excluded": excluded}
     if method == "dynamic":
@@ -103,9 +105,7 @@ def quantize_onnx(
         facts |= {"weights": f"int4 in blocks of {block_size}", "activations": "float32"}
 
     def make(folder: str | os.PathLike[str]) -> ExportReport:
-        return derive(
-            source, folder, write, target="onnx", compression=facts, atol=atol, verify_inputs=verify_inputs
-        )
+        return derive(source, folder, write, compression=facts, atol=atol, verify_inputs=verify_inputs)
 
     return make(path) if gate is None else gated(gate, make, path)
 

@@ -27,7 +27,6 @@ def derive(
     path: str | os.PathLike[str],
     write_model: Callable[[Path, Path], None],
     *,
-    target: str,
     compression: Mapping[str, Any],
     atol: float,
     verify_inputs: Sequence[Mapping[str, Any]] | None = None,
@@ -41,13 +40,12 @@ def derive(
         source: folder of an export.
         path: another folder: new, empty or an earlier export.
         write_model: called with the old and the new path of the model file.
-        target: of which kind ``source`` must be.
         compression: for the manifest: what was done.
         atol: largest absolute difference allowed in an output.
         verify_inputs: as for the exporters.
 
     Raises:
-        InvalidInputError: ``source`` is of another kind, or ``path`` is ``source`` or holds something else.
+        InvalidInputError: ``path`` is ``source`` or holds something else.
         ExportError, VerificationError: ``source`` is no complete export, or the new model differs too much.
         StorageError: a file could not be written.
     """
@@ -55,8 +53,6 @@ def derive(
     old, new = Path(os.path.abspath(source)), Path(os.path.abspath(path))
     manifest = read_manifest(old)
     check_files(old, manifest)
-    if manifest.target != target:
-        raise InvalidInputError(f"{old}: expected an export of target {target!r}, got {manifest.target!r}")
     if old == new:
         raise InvalidInputError(f"path: expected another folder than the source, got {new} for both")
     check_destination(new)

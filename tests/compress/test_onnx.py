@@ -110,6 +110,18 @@ def test_rows_stay_independent(method: str, source: ExportReport, tmp_path: Path
 
 
 @needs_quantizer
+def test_dynamic_scales_depend_on_the_batch(source: ExportReport, tmp_path: Path) -> None:
+    """The page and the docstring warn of it; should ONNX Runtime change, they must too."""
+    predict = load_predictor(quantize(source, tmp_path / "small", "dynamic").path)
+    examples = token_examples()
+    together = predict(examples)["logits"]
+    alone = np.concatenate(
+        [predict({n: v[i : i + 1] for n, v in examples.items()})["logits"] for i in range(4)]
+    )
+    assert np.abs(alone - together).max() > 1e-4
+
+
+@needs_quantizer
 def test_too_large_an_error_leaves_nothing(source: ExportReport, tmp_path: Path) -> None:
     with pytest.raises(ValueMismatch, match="tolerance 1e-07"):
         quantize(source, tmp_path / "small", "dynamic", atol=1e-7)

@@ -22,7 +22,19 @@ ALLOWED = {
     "compress": {"_core", "ops", "nn", "export"},
     "report": {"_core"},
     "summary": {"_core"},
-    "cli": {"_core", "ops", "nn", "models", "data", "train", "explain", "export", "compress", "report", "summary"},
+    "cli": {
+        "_core",
+        "ops",
+        "nn",
+        "models",
+        "data",
+        "train",
+        "explain",
+        "export",
+        "compress",
+        "report",
+        "summary",
+    },
 }
 # Parts that must load without Paddle: a reader of files or of a report needs no deep-learning library.
 WITHOUT_PADDLE = {"data", "report"}

@@ -33,6 +33,13 @@ DEPENDENCIES = [
 EXTRAS = {
     "onnx": ["onnx>=1.17,<1.24", "onnxruntime>=1.20,<1.32"],
     "openvino": ["openvino>=2024.6,<2027"],
+    # compress.quantize_onnx: what ONNX Runtime's quantizers import beside it.
+    "quantize": [
+        "onnx>=1.19,<1.24",
+        "onnxruntime>=1.20,<1.32",
+        "ml_dtypes>=0.5,<0.7",
+        "onnx_ir>=0.1.10,<2",
+    ],
     # The second converter; it asks for onnx 1.17, which knows opset 22 and no later one.
     "paddle2onnx": ["paddle2onnx==2.1.*"],
     # Newer releases of these three break paddlenlp 2.8.1.
@@ -63,6 +70,7 @@ EXTRAS = {
         "hypothesis>=6.100,<6.171",
         "optuna>=4.0,<5.1",
         "scikit-learn>=1.5,<1.10",
+        "onnx_ir>=0.1.10,<2",
     ],
     "docs": ["sphinx>=7.4,<10", "myst-parser>=4,<6", "furo>=2024.8.6"],
 }

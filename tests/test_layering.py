@@ -22,6 +22,7 @@ ALLOWED = {
     "explain": {"_core"},
     "export": {"_core", "ops"},
     "inference": {"_core", "ops", "export"},
+    "compress": {"_core", "ops", "nn", "export"},
     "report": {"_core"},
     "summary": {"_core"},
     "cli": {
@@ -35,6 +36,7 @@ ALLOWED = {
         "explain",
         "export",
         "inference",
+        "compress",
         "report",
         "summary",
     },

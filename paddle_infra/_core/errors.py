@@ -90,6 +90,14 @@ class VerificationError(ExportError):
     """An exported model is not the model it was exported from."""
 
 
+class AccuracyLossError(VerificationError):
+    """A compressed model lost more than was allowed; carries the metric before and after."""
+
+    def __init__(self, message: str, *, reference: float, compressed: float) -> None:
+        self.reference, self.compressed = reference, compressed
+        super().__init__(message)
+
+
 class NameMismatch(VerificationError):  # noqa: N818 - public name
     """Input or output names differ."""
 

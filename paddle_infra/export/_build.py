@@ -82,7 +82,7 @@ def make_plan(
     if not isinstance(model, paddle.nn.Layer):
         raise InvalidDtypeError(f"model: expected a paddle.nn.Layer, got {type(model).__name__}")
     folder = Path(os.path.abspath(path))
-    _check_destination(folder)
+    check_destination(folder)
     extras = _check_extra_files(extra_files or ())
     facts = _check_metadata(metadata or {})
     if isinstance(output_names, str) or not output_names or len(set(output_names)) != len(output_names):
@@ -131,28 +131,29 @@ def build(plan: Plan, write_model: Callable[[Plan, Path], Manifest]) -> ExportRe
             write_model(plan, folder),
             labels=plan.labels,
             metadata=plan.metadata,
-            versions=_versions(),
+            versions=versions(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         for source in plan.extra_files:
             shutil.copyfile(source, folder / source.name)
         save_arrays(folder / EXAMPLES_NAME, plan.examples)
-        manifest = _write_manifest(folder, manifest)
+        manifest = write_manifest(folder, manifest)
         report = verify_outputs(folder, manifest, plan.cases, plan.expected, atol=plan.atol)
         manifest = replace(manifest, verification=report.as_dict())
         write_card(folder, manifest)
-        manifest = _write_manifest(folder, manifest)
+        manifest = write_manifest(folder, manifest)
     return ExportReport(plan.path, manifest, report, time.perf_counter() - start)
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest of the files in ``folder``, with their hashes; return it."""
     names = sorted(entry.name for entry in folder.iterdir() if entry.name != MANIFEST_NAME)
     manifest = replace(manifest, files={name: sha256_of(folder / name) for name in names})
     write_json(folder / MANIFEST_NAME, manifest.as_dict())
     return manifest
 
 
-def _check_destination(path: Path) -> None:
+def check_destination(path: Path) -> None:
     """Only an earlier export may be replaced: the whole folder is swapped."""
     if not path.exists():
         return
@@ -212,7 +213,8 @@ def _check_labels(labels: Sequence[str], output: TensorSpec) -> tuple[str, ...]:
     return names
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that make exports."""
     found = {"paddle_infra": __version__}
     for package in _PACKAGES:
         try:

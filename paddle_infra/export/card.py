@@ -30,6 +30,7 @@ def card_text(manifest: Manifest) -> str:
         "## Outputs\n\n" + _tensor_table(manifest.outputs),
         _labels(manifest),
         _verification(manifest),
+        _facts("Compression", manifest.compression),
         "## Use\n\n" + _usage(manifest),
         _facts("Metadata", {k: v for k, v in manifest.metadata.items() if k not in ("name", "description")}),
         _facts("Made with", {**manifest.versions, "created": manifest.created}),
@@ -73,7 +74,8 @@ def _verification(manifest: Manifest) -> str:
     relative = f" + {report['rtol']:g} * |expected|" if report["rtol"] else ""
     return (
         "## Verification\n\n"
-        f"Run in a fresh process with {report['engine']} and compared with the Python model: "
+        f"Run in a fresh process with {report['engine']} and compared with "
+        f"{report.get('reference', 'the Python model')}: "
         f"the largest absolute error is **{report['max_error']:.3g}**, "
         f"allowed {report['atol']:g}{relative}.\n\n"
         + _table(("case", *(f"max error of `{name}`" for name in report["outputs"])), rows)

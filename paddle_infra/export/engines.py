@@ -17,7 +17,7 @@ from paddle_infra._core.errors import ExportError, PaddleInfraError
 from paddle_infra._core.extras import require
 from paddle_infra.export._program import Program
 from paddle_infra.export._unlocked import unlocked
-from paddle_infra.export.manifest import Manifest
+from paddle_infra.export.manifest import BFLOAT16_ENGINE, Manifest
 from paddle_infra.export.spec import Arrays, TensorInfo
 
 Precision = Literal["float32", "bfloat16"]
@@ -65,6 +65,8 @@ class PaddleEngine:
         config = paddle.inference.Config(str(folder / manifest.model), parameters)
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(threads)
+        if BFLOAT16_ENGINE in manifest.compression:
+            config.enable_mkldnn_bfloat16()
         if program.has_double_lists:  # interpolate: Paddle 3.3's oneDNN instructions refuse such an attribute
             config.delete_pass("onednn_placement_pass")
         if precision == "bfloat16":

@@ -67,10 +67,11 @@ def to_inference(
         verify_inputs=verify_inputs,
         atol=atol,
     )
-    return build(plan, _write_model)
+    return build(plan, write_program)
 
 
-def _write_model(plan: Plan, folder: Path) -> Manifest:
+def write_program(plan: Plan, folder: Path) -> Manifest:
+    """Write the program and its parameters; return what the manifest knows of them."""
     program = save_program(plan.model, folder, plan.inputs, [spec.name for spec in plan.outputs])
     return Manifest(
         target="paddle",

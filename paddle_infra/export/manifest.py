@@ -16,6 +16,8 @@ Target = Literal["paddle", "onnx"]
 
 MANIFEST_NAME = "manifest.json"
 EXAMPLES_NAME = "example_inputs.npz"
+# Key of ``compression`` under which Paddle Inference shall run its own operators in bfloat16.
+BFLOAT16_ENGINE = "bfloat16_engine"
 _FORMAT = "paddle_infra.export/1"
 
 
@@ -34,6 +36,7 @@ class Manifest:
         converter: what made the ONNX graph, and why that; None for Paddle Inference.
         custom_operators: operators that need the package's compiled library; empty if any engine can run the
             model.
+        compression: what was done to make the model smaller or faster, and what it cost; empty if nothing.
         metadata: the user's own facts.
         versions: of the packages that made the export.
         created: UTC time in ISO 8601.
@@ -50,6 +53,7 @@ class Manifest:
     opset: int | None = None
     converter: str | None = None
     custom_operators: tuple[str, ...] = ()
+    compression: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""

@@ -54,6 +54,7 @@ from paddle_infra.train.precision import Float32, MixedPrecision, Precision
 from paddle_infra.train.profiler import Profiler
 from paddle_infra.train.progress import ProgressBar
 from paddle_infra.train.regularizers.adversarial import FGM, PGD
+from paddle_infra.train.regularizers.distillation import Distillation, HiddenMatch, RelationMatch
 from paddle_infra.train.regularizers.dropout_schedule import DropoutSchedule, ramp
 from paddle_infra.train.regularizers.losses import CrossEntropy, Mixup, RDrop
 from paddle_infra.train.rng import get_rng_state, preserved_rng, seed_everything, set_rng_state
@@ -97,6 +98,7 @@ __all__ = [
     "CrossEntropy",
     "CrossValidation",
     "DataParallel",
+    "Distillation",
     "DropoutSchedule",
     "EarlyStopping",
     "Ensemble",
@@ -106,6 +108,7 @@ __all__ = [
     "Float32",
     "FloatRange",
     "Fold",
+    "HiddenMatch",
     "History",
     "IntegerRange",
     "LearningRateCurve",
@@ -127,6 +130,7 @@ __all__ = [
     "ProgressBar",
     "PruneTrial",
     "RDrop",
+    "RelationMatch",
     "Report",
     "RetrievalMetrics",
     "Score",

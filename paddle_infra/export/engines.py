@@ -65,11 +65,9 @@ class PaddleEngine:
         config = paddle.inference.Config(str(folder / manifest.model), parameters)
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(threads)
-        if BFLOAT16_ENGINE in manifest.compression:
-            config.enable_mkldnn_bfloat16()
         if program.has_double_lists:  # interpolate: Paddle 3.3's oneDNN instructions refuse such an attribute
             config.delete_pass("onednn_placement_pass")
-        if precision == "bfloat16":
+        if precision == "bfloat16" or BFLOAT16_ENGINE in manifest.compression:
             config.enable_onednn_bfloat16()
         self._take(paddle.inference.create_predictor(config))
         declared = {info.name: info for info in program.inputs}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import paddle
@@ -12,6 +14,15 @@ import yaml
 
 from paddle_infra.data import read_question_labels
 from paddle_infra.models import BertConfig, BertModel
+
+
+@pytest.fixture(autouse=True)
+def _untuned_afterwards() -> Iterator[None]:
+    """Commands tune Paddle for the CPU, which changes last bits: other tests of this process compare them."""
+    flags = paddle.get_flags("FLAGS_use_stride_kernel")
+    yield
+    paddle.set_flags(flags)
+    paddle.base.core.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks._harness import ROOT, append_rows, summarize
+from benchmarks._harness import ROOT, append_rows, peak_memory_bytes, summarize
 
 STRATEGIES = ("parallel", "overlap", "sharding", "sharding-2", "sharding-3")
 UNCOUNTED = 2
@@ -79,7 +78,7 @@ def worker(strategy: str, batch: int, length: int, steps: int, output: Path) -> 
         return paddle.nn.functional.cross_entropy(model(inputs["input_ids"]), inputs["labels"])
 
     seed_everything(0)
-    before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before_mb = peak_memory_bytes() / 2**20
     made = {
         "parallel": DataParallel,
         "overlap": lambda: DataParallel(overlap=True),
@@ -94,7 +93,7 @@ def worker(strategy: str, batch: int, length: int, steps: int, output: Path) -> 
     count = UNCOUNTED + steps
     loader = RandomBatches(count * made.ranks, batch // made.ranks, length)
     trainer.fit(loader, max_steps=count)
-    grown_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mb
+    grown_mb = peak_memory_bytes() / 2**20 - before_mb
     grown_mb = max(made.gather(grown_mb))
     if made.rank == 0:
         output.write_text(json.dumps({"seconds": clock.seconds[UNCOUNTED:], "peak_mb": grown_mb}))

@@ -9,6 +9,7 @@ from paddle_infra.export.lowering.operators import (
     indexing,
     matmul,
     normalization,
+    recurrent,
     reduction,
     shape,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "indexing",
     "matmul",
     "normalization",
+    "recurrent",
     "reduction",
     "shape",
 ]

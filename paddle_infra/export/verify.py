@@ -259,18 +259,25 @@ def check_all_ran(cases: Sequence[Case], errors: Mapping[str, str]) -> None:
     """Turn an engine's refusal into an error that says which sizes it concerns.
 
     Raises:
-        AxisMismatch: some cases ran, so the refused ones fail because of their sizes.
-        VerificationError: no case ran.
+        AxisMismatch: some cases ran, none of them of the refused ones' sizes: these are the reason.
+        VerificationError: no case ran, or one of the same sizes did.
     """
     if not errors:
         return
     failed = {int(index): text for index, text in errors.items()}
     first = min(failed)
-    ran = [case.name for index, case in enumerate(cases) if index not in failed]
+    ran = [case for index, case in enumerate(cases) if index not in failed]
     if not ran:
         raise VerificationError(f"the exported model runs no case; {cases[first].name}: {failed[first]}")
+    for index in sorted(failed):
+        twin = next((case for case in ran if case.sizes == cases[index].sizes), None)
+        if twin is not None:
+            raise VerificationError(
+                f"the exported model cannot run case {cases[index].name}, although it runs {twin.name}: it refuses "
+                f"values that the model takes. {failed[index]}"
+            )
     raise AxisMismatch(
-        f"the exported model cannot run case {cases[first].name}, although it runs {ran[0]} "
+        f"the exported model cannot run case {cases[first].name}, although it runs {ran[0].name} "
         f"({len(failed)} of {len(cases)} cases fail): an axis is not dynamic. {failed[first]}"
     )
 

@@ -17,7 +17,7 @@ SOURCES := constraints.txt pyproject.toml setup.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-originals check check-cuda check-cuda-bugs check-gpu-emulated test-gpu sanitize-gpu bench-gpu gpu-libraries format bench bench-trainer docs build cuda clean
+.PHONY: help demo test test-slow test-originals test-paddlenlp check check-cuda check-cuda-bugs check-gpu-emulated test-gpu sanitize-gpu bench-gpu gpu-libraries format bench bench-paddlenlp bench-trainer docs build cuda clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -33,7 +33,10 @@ test-slow: $(VENV)/.onnx,dev build ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-originals: $(VENV)/.onnx,dev build .venv-paddlenlp/.made .venv-torch-trainers/.made ## Hold models to those of transformers and PaddleNLP, loaded and saved.
-	$(BIN)/python -m pytest -m slow tests/models/test_originals.py $(ARGS)
+	$(BIN)/python -m pytest -m slow tests/models/test_originals.py tests/models/test_generation_originals.py tests/models/test_vit.py $(ARGS)
+
+test-paddlenlp: .venv-paddlenlp/.tests build ## Run the tests of PaddleNLP's models in an environment of their own.
+	PYTHONPATH=. .venv-paddlenlp/bin/python -m pytest -m 'not exhaustive' tests/integrations $(ARGS)
 
 check: $(VENV)/.onnx,dev build ## Lint, formats, types, layering, and the commands that the README names.
 	$(BIN)/ruff check .
@@ -87,8 +90,12 @@ bench: $(VENV)/.onnx,bench build ## Time the operators against their peers; rows
 	$(BIN)/python benchmarks/bench_encoder.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_int8.py $(ARGS)
 	$(BIN)/python benchmarks/bench_linear_topk.py $(ARGS)
+	$(BIN)/python benchmarks/bench_generate.py $(ARGS)
 	$(BIN)/python benchmarks/bench_tune_cpu.py
 	$(BIN)/python benchmarks/bench_data_parallel.py
+
+bench-paddlenlp: .venv-paddlenlp/.made build ## Time PaddleNLP's models as they are and accelerated.
+	.venv-paddlenlp/bin/python benchmarks/bench_paddlenlp.py $(ARGS)
 
 bench-trainer: $(VENV)/.onnx build .venv-paddlenlp/.made .venv-torch-trainers/.made ## Time training loops beside PaddleNLP's, Hugging Face's and Lightning's.
 	$(BIN)/python benchmarks/bench_trainer.py $(ARGS)
@@ -116,17 +123,21 @@ $(VENV)/.base: constraints.txt
 	$(INSTALL) ninja paddlepaddle
 	@touch $@
 
-# What bench-trainer and test-originals compare with, which cannot all be installed side by side. The first one finds
-# this package in PYTHONPATH, so it has what that imports.
+# What bench-trainer and test-originals compare with, which cannot all be installed side by side. The first one, which
+# tests and benchmarks of PaddleNLP's models use too, finds this package in PYTHONPATH, so it has what that imports.
 .venv-paddlenlp/.made: constraints.txt
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install -c constraints.txt paddlepaddle filelock jinja2 rich \
 		paddlenlp aistudio_sdk datasets huggingface_hub
 	@touch $@
 
+.venv-paddlenlp/.tests: .venv-paddlenlp/.made
+	$(@D)/bin/python -m pip install -c constraints.txt pytest pytest-timeout pytest-xdist onnxruntime safetensors
+	@touch $@
+
 .venv-torch-trainers/.made: benchmarks/constraints-torch-trainers.txt
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install -c benchmarks/constraints-torch-trainers.txt torch transformers accelerate lightning
+	$(@D)/bin/python -m pip install -c benchmarks/constraints-torch-trainers.txt torch transformers accelerate lightning peft
 	@touch $@
 
 $(VENV)/.nvcc: constraints.txt $(VENV)/.base

@@ -17,9 +17,9 @@ from paddle_infra._core.runtime import tune_cpu
 from paddle_infra._version import __version__
 
 if TYPE_CHECKING:
-    from paddle_infra import data, explain, export, models, nn, ops, report, summary, train
+    from paddle_infra import data, explain, export, models, nn, ops, peft, report, summary, train
 
-_SUBPACKAGES = ("data", "explain", "export", "models", "nn", "ops", "report", "summary", "train")
+_SUBPACKAGES = ("data", "explain", "export", "models", "nn", "ops", "peft", "report", "summary", "train")
 
 __all__ = [
     "__version__",
@@ -30,6 +30,7 @@ __all__ = [
     "models",
     "nn",
     "ops",
+    "peft",
     "report",
     "summary",
     "train",

@@ -15,13 +15,27 @@ ALLOWED = {
     "ops": {"_core"},
     "nn": {"_core", "ops"},
     "models": {"_core", "ops", "nn"},
+    "integrations": {"_core", "ops", "nn"},
+    "peft": {"_core", "ops", "nn"},
     "data": {"_core"},
     "train": {"_core"},
     "explain": {"_core"},
     "export": {"_core", "ops"},
     "report": {"_core"},
     "summary": {"_core"},
-    "cli": {"_core", "ops", "nn", "models", "data", "train", "explain", "export", "report", "summary"},
+    "cli": {
+        "_core",
+        "ops",
+        "nn",
+        "models",
+        "peft",
+        "data",
+        "train",
+        "explain",
+        "export",
+        "report",
+        "summary",
+    },
 }
 # Parts that must load without Paddle: a reader of files or of a report needs no deep-learning library.
 WITHOUT_PADDLE = {"data", "report"}

@@ -126,11 +126,14 @@ def _positional(model: Layer, names: Sequence[str], output_names: Sequence[str])
 def _check_parameter_size(program: Program, path: Path) -> None:
     """Paddle's writer ignores a full disk: compare the file with what the parameters need.
 
-    Every parameter has a header of at least 20 bytes before its data. A scalar may have no data: the recurrent
-    layers declare a state of their dropout that nothing fills.
+    Every parameter has a header of at least 20 bytes before its data. The state that recurrent layers keep for dropout
+    is listed as a number, but has no data.
     """
     needed = sum(
-        20 + (math.prod(n or 0 for n in info.shape) * _item_size(info.dtype) if info.shape else 0)
+        20
+        + (not info.name.endswith("__non_persistable"))
+        * math.prod(n or 0 for n in info.shape)
+        * _item_size(info.dtype)
         for info in program.parameters
     )
     size = path.stat().st_size if path.is_file() else 0

@@ -155,13 +155,11 @@ class MultiHeadAttention(nn.Layer):
         )
         if memory is None and not isinstance(cache, MemoryCache):
             self._check_self()
-            context = self._attend_self(hidden, bias, kv_lengths, cache)
-        elif cache is None or isinstance(cache, MemoryCache):
+            return self._attend_self(hidden, bias, kv_lengths, cache)
+        if cache is None or isinstance(cache, MemoryCache):
             self._check_memory(hidden, memory, cache)
-            context = self._attend_memory(hidden, bias, memory, kv_lengths, cache)
-        else:
-            raise InvalidDtypeError(f"cache: expected a MemoryCache with memory, got {type(cache).__name__}")
-        return self.output(context.flatten(2))
+            return self._attend_memory(hidden, bias, memory, kv_lengths, cache)
+        raise InvalidDtypeError(f"cache: expected a MemoryCache with memory, got {type(cache).__name__}")
 
     def _check_cache(self, cache: KeyValueCache | MemoryCache) -> None:
         if self.training or (paddle.in_dynamic_mode() and paddle.is_grad_enabled()):
@@ -222,7 +220,7 @@ class MultiHeadAttention(nn.Layer):
             query, key = self.rotary(query, positions), self.rotary(key, positions)
         if cache is not None and not is_first:
             ends = cache.extend(key, value, kv_lengths)
-            return ops.attention_decode(
+            context = ops.attention_decode(
                 query,
                 cache.keys,
                 cache.values,
@@ -231,12 +229,13 @@ class MultiHeadAttention(nn.Layer):
                 window=self.window,
                 alibi_slopes=self._slopes(),
             )
+            return self.output(context.flatten(2))
         q_lengths = kv_lengths
         prefix_length, key, value, bias, kv_lengths = self._put_prefix(key, value, bias, kv_lengths)
         if cache is not None:
             cache.extend(key, value, kv_lengths)
             cache.prefix_length = prefix_length
-        return ops.attention(
+        context = ops.attention(
             query,
             key,
             value,
@@ -249,6 +248,9 @@ class MultiHeadAttention(nn.Layer):
             dropout_p=self.dropout,
             training=self.training,
         )
+        # Here, where query, key and value still exist: freed before, their memory may go back to the system, and
+        # the output projection's pages have to be fetched again.
+        return self.output(context.flatten(2))
 
     def _attend_memory(
         self,
@@ -261,14 +263,15 @@ class MultiHeadAttention(nn.Layer):
         query = self._split_heads(self.query(hidden), self.num_heads)
         if cache is not None and not cache.is_empty:
             bias = _seen_prefix(bias, cache.prefix_length, size_of(cache.keys, 1) - cache.prefix_length)
-            return ops.attention_decode(
+            context = ops.attention_decode(
                 query, cache.keys, cache.values, kv_lengths=cache.lengths, causal=False, bias=bias
             )
+            return self.output(context.flatten(2))
         key, value = self._keys_and_values(memory)
         prefix_length, key, value, bias, kv_lengths = self._put_prefix(key, value, bias, kv_lengths)
         if cache is not None:
             cache.fill(key, value, kv_lengths, prefix_length=prefix_length)
-        return ops.attention(
+        context = ops.attention(
             query,
             key,
             value,
@@ -277,6 +280,7 @@ class MultiHeadAttention(nn.Layer):
             dropout_p=self.dropout,
             training=self.training,
         )
+        return self.output(context.flatten(2))
 
     def _put_prefix(
         self, key: Tensor, value: Tensor, bias: Tensor | None, kv_lengths: Tensor | None

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_infra import ops
 from paddle_infra._core.checks import check_choice, check_flag, check_number, check_positive, check_shape
 from paddle_infra._core.errors import InvalidInputError
 from paddle_infra.nn.padding import check_mask, zero_padding
+from paddle_infra.nn.sizes import size_of
+from paddle_infra.ops.linear import ActivationName
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {"gelu": F.gelu, "none": lambda x: x, "relu": F.relu, "relu6": F.relu6, "silu": F.silu}
@@ -34,7 +38,8 @@ class ConvBlock1D(nn.Layer):
 
     The output at a real token depends on real tokens only: neighbours beyond either end count as zeros, whether they
     are padding or not there at all. The norm is of each token by itself, since statistics of a batch would depend on
-    its padding.
+    its padding. The windows are laid side by side and multiplied by :func:`paddle_infra.ops.linear`,
+    one group after another (each channel by itself: added up).
 
     Args:
         in_channels: width of the input.
@@ -44,7 +49,7 @@ class ConvBlock1D(nn.Layer):
         groups: groups of channels that do not see each other.
         causal: whether a token sees only itself and those before it.
         norm: ``"layer"`` or ``"none"``.
-        activation: ``"gelu"``, ``"none"``, ``"relu"``, ``"relu6"`` or ``"silu"``.
+        activation: ``"gelu"``, ``"none"``, ``"relu"`` or ``"silu"``.
         dropout: dropout probability at the end.
 
     Shapes:
@@ -62,22 +67,20 @@ class ConvBlock1D(nn.Layer):
         groups: int = 1,
         causal: bool = False,
         norm: str = "none",
-        activation: str = "relu",
+        activation: ActivationName = "relu",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_convolution(in_channels, out_channels, groups, kernel_size=kernel_size, dilation=dilation)
         check_choice("norm", norm, ("layer", "none"))
-        check_choice("activation", activation, tuple(ACTIVATIONS))
+        check_choice("activation", activation, ("gelu", "none", "relu", "silu"))
         self.in_channels = in_channels
-        self.activation = activation
+        self.activation: ActivationName = activation
         self.dropout = check_number("dropout", dropout, 0.0, 1.0)
         reach = dilation * (kernel_size - 1)
         before = reach if check_flag("causal", causal) else dilation * ((kernel_size - 1) // 2)
         self._pad = [before, reach - before]
-        self.conv = nn.Conv1D(
-            in_channels, out_channels, kernel_size, dilation=dilation, groups=groups, data_format="NLC"
-        )
+        self.conv = nn.Conv1D(in_channels, out_channels, kernel_size, dilation=dilation, groups=groups)
         self.norm = nn.LayerNorm(out_channels) if norm == "layer" else None
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -85,12 +88,57 @@ class ConvBlock1D(nn.Layer):
         check_shape("hidden", hidden, [-1, -1, self.in_channels], "[batch_size, seq_len, in_channels]")
         if attention_mask is not None:
             check_mask(attention_mask, hidden)
-        hidden = zero_padding(hidden, attention_mask)
-        hidden = self.conv(F.pad(hidden, self._pad, data_format="NLC"))
+        hidden = self._extend(zero_padding(hidden, attention_mask))
+        fused = "none" if self.norm is not None or self.conv._groups == self.in_channels else self.activation
+        hidden = self._convolve(hidden, fused)
         if self.norm is not None:
             hidden = self.norm(hidden)
-        hidden = ACTIVATIONS[self.activation](hidden)
+        if fused == "none":
+            hidden = ACTIVATIONS[self.activation](hidden)
         return F.dropout(hidden, self.dropout, training=self.training) if self.dropout else hidden
+
+    def _extend(self, hidden: Tensor) -> Tensor:
+        """Put zeros at both ends. Not by ``F.pad``: with oneDNN, Paddle Inference pads another axis of this layout."""
+        before, after = (
+            [paddle.zeros([size_of(hidden, 0), count, self.in_channels], dtype=hidden.dtype)] if count else []
+            for count in self._pad
+        )
+        return paddle.concat([*before, hidden, *after], axis=1)
+
+    def _convolve(self, hidden: Tensor, activation: ActivationName) -> Tensor:
+        """Return the convolution without further zeros.
+
+        Not by Paddle's own: with its channels last, neither Paddle Inference nor paddle2onnx takes it, and between
+        transposes, oneDNN's rewriting in Paddle Inference fails.
+        """
+        reach, groups, weight = sum(self._pad), self.conv._groups, self.conv.weight
+        parts = [
+            hidden[:, first : first - reach] if first < reach else hidden[:, first:]
+            for first in range(0, reach + 1, self.conv._dilation[0])
+        ]
+        if groups == self.in_channels == weight.shape[0]:
+            return paddle.add_n([parts[i] * weight[:, 0, i] for i in range(len(parts))]) + self.conv.bias
+        return paddle.concat(
+            [
+                ops.linear(
+                    paddle.concat([_share(part, -1, groups, group) for part in parts], axis=-1),
+                    _share(weight, 0, groups, group).transpose([2, 1, 0]).flatten(0, 1),
+                    _share(self.conv.bias, 0, groups, group),
+                    activation=activation,
+                )
+                for group in range(groups)
+            ],
+            axis=-1,
+        )
+
+
+def _share(x: Tensor, axis: int, groups: int, group: int) -> Tensor:
+    """Return one of ``groups`` equal slices of ``x`` along its first or last axis."""
+    if groups == 1:
+        return x
+    width = x.shape[axis] // groups
+    part = slice(group * width, (group + 1) * width)
+    return x[part] if axis == 0 else x[..., part]
 
 
 class SeparableConv1D(nn.Layer):
@@ -122,7 +170,7 @@ class SeparableConv1D(nn.Layer):
         dilation: int = 1,
         causal: bool = False,
         norm: str = "none",
-        activation: str = "relu",
+        activation: ActivationName = "relu",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()

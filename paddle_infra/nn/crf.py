@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_infra._core.checks import check_choice, check_positive, check_shape, check_tensor
 from paddle_infra._core.errors import InvalidInputError
-from paddle_infra.nn.padding import last_token, length_mask, reverse_tokens, take_token, zero_padding
+from paddle_infra.nn.padding import last_token, length_mask, reverse, reverse_tokens, take_token, zero_padding
 from paddle_infra.nn.sizes import size_of
 from paddle_infra.nn.tag_constraints import TagConstraints
 
@@ -47,8 +49,9 @@ class CRF(nn.Layer):
             (numbers are not checked in a static program; there a forbidden label makes a loss of 1e30).
 
     Export:
-        Decoding works under ``to_static`` and in saved programs, for any batch and length. paddle2onnx has no
-        counterpart of ``paddle.text.viterbi_decode``: export the emissions to ONNX and decode outside.
+        Loss and decoding work under ``to_static`` and in saved programs, for any batch and length.
+        ``paddle.text.viterbi_decode`` does not: a program gives its results a wrong dtype (Paddle 3.3.1).
+        paddle2onnx makes an invalid graph of the loop over time: export the emissions to ONNX and decode outside.
 
     References:
         Lafferty et al., "Conditional Random Fields" (2001); Lample et al., arXiv:1603.01360, section 2.2.
@@ -192,11 +195,14 @@ class _Chain:
         Its value is the forward pass's; its gradients are those of a sum that is linear in the scores, with the
         marginal probabilities as constants.
         """
+        wants_gradient = paddle.is_grad_enabled()
         with paddle.no_grad():
             ahead, back = self.both_ways()
             value = self._unless_empty(
                 paddle.logsumexp(ahead[:, 0] + back[:, 0] - self.emissions[:, 0], axis=-1)
             )
+            if paddle.in_dynamic_mode() and not wants_gradient:
+                return value
             tag = self.tag_probability(ahead, back)
             step = self.step_probability(ahead, back)
             last = take_token(tag, self.last)
@@ -236,17 +242,19 @@ class _Chain:
 
     def decode(self) -> tuple[Tensor, Tensor]:
         """Return the best tags and their score."""
-        last = self.last.astype("float64").unsqueeze(-1) * self.end
-        emissions = self.emissions + last
-        emissions = paddle.concat([emissions[:, :1] + self.start, emissions[:, 1:]], axis=1)
-        # Paddle's operator does not know empty rows, and returns as many tags as the longest row has.
-        lengths = self.mask.astype("int64").sum(axis=1).clip(min=1)
-        score, tags = paddle.text.viterbi_decode(
-            emissions, self.transitions, lengths, include_bos_eos_tag=False
-        )
-        missing = size_of(emissions, 1) - size_of(tags, 1)
-        tags = paddle.concat([tags, paddle.zeros([size_of(tags, 0), missing], dtype="int64")], axis=1)
-        return paddle.where(self.mask, tags, paddle.zeros_like(tags)), self._unless_empty(score)
+        best = _scan(self.emissions.transpose([1, 0, 2]), self.start, self.transitions, paddle.max)
+        ended = best.transpose([1, 0, 2]) + self.end
+        score = take_token(ended.max(axis=-1, keepdim=True), self.last).squeeze(-1)
+        # Backwards, each tag is the best before the one after it; at the last token, and in padding, the best of all.
+        into = self.transitions.t()
+
+        def before(tag: Tensor, best: Tensor, ends: Tensor) -> Tensor:
+            return (best + paddle.where(ends.unsqueeze(-1), self.end, F.embedding(tag, into))).argmax(axis=-1)
+
+        best, ends = reverse(best, 0), reverse(self.last.t(), 0)
+        tags = _loop(before, (best[0] + self.end).argmax(axis=-1), [best, ends])
+        tags = reverse(tags, 0).t()
+        return paddle.where(self.mask, tags, paddle.zeros_like(tags)), score
 
     def _unless_empty(self, value: Tensor) -> Tensor:
         return paddle.where(self.is_empty, paddle.zeros_like(value), value)
@@ -257,26 +265,36 @@ def _look_up(table: Tensor, index: Tensor) -> Tensor:
     return F.embedding(index, table.unsqueeze(-1))
 
 
-def _scan(emissions: Tensor, start: Tensor, transitions: Tensor) -> Tensor:
-    """Return the forward algorithm's log-sums at every time: emissions ``[seq_len, ..., N]`` to the same shape."""
+def _scan(
+    emissions: Tensor, start: Tensor, transitions: Tensor, reduce: Callable[..., Tensor] = paddle.logsumexp
+) -> Tensor:
+    """Return the sums (or maxima) over all beginnings at every time: ``[seq_len, ..., N]`` as emissions."""
 
     def step(sums: Tensor, emission: Tensor) -> Tensor:
-        return paddle.logsumexp(sums.unsqueeze(-1) + transitions, axis=-2) + emission
+        return reduce(sums.unsqueeze(-1) + transitions, axis=-2) + emission
 
-    first = start + emissions[0]
+    return _loop(step, start + emissions[0], [emissions])
+
+
+def _loop(step: Callable[..., Tensor], first: Tensor, inputs: list[Tensor]) -> Tensor:
+    """Return ``first`` and, for every later time, ``step`` of the result before and each of ``inputs`` then, stacked.
+
+    In a program it is a loop that cannot be differentiated.
+    """
     if paddle.in_dynamic_mode():
-        sums = [first]
-        for time in range(1, emissions.shape[0]):
-            sums.append(step(sums[-1], emissions[time]))
-        return paddle.stack(sums)
-    length = paddle.shape(emissions)[0].astype("int64")
-    table = paddle.concat([first.unsqueeze(0), paddle.zeros_like(emissions[1:])])
+        results = [first]
+        for time in range(1, inputs[0].shape[0]):
+            results.append(step(results[-1], *[x[time] for x in inputs]))
+        return paddle.stack(results)
+    length = paddle.shape(inputs[0])[0].astype("int64")
+    rest = paddle.zeros_like(first).unsqueeze(0).expand([length - 1, *[-1] * len(first.shape)])
+    table = paddle.concat([first.unsqueeze(0), rest])
 
-    def go_on(time: Tensor, sums: Tensor, table: Tensor) -> Tensor:
+    def go_on(time: Tensor, result: Tensor, table: Tensor) -> Tensor:
         return (time < length).all()
 
-    def advance(time: Tensor, sums: Tensor, table: Tensor) -> list[Tensor]:
-        sums = step(sums, paddle.gather(emissions, time, axis=0).squeeze(0))
-        return [time + 1, sums, paddle.scatter(table, time, sums.unsqueeze(0))]
+    def advance(time: Tensor, result: Tensor, table: Tensor) -> list[Tensor]:
+        result = step(result, *[paddle.gather(x, time, axis=0).squeeze(0) for x in inputs])
+        return [time + 1, result, paddle.scatter(table, time, result.unsqueeze(0))]
 
     return paddle.static.nn.while_loop(go_on, advance, [paddle.ones([1], dtype="int64"), first, table])[2]

@@ -45,7 +45,7 @@ class ConcatFusion(nn.Layer):
         activation: :math:`f`, of :class:`Linear`.
 
     Shapes:
-        tensors ``[..., input_size]`` with the same leading shape to ``[..., hidden_size]``.
+        a list of tensors ``[..., input_size]`` with the same leading shape to ``[..., hidden_size]``.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ConcatFusion(nn.Layer):
         width = 2 * hidden_size if activation == "swiglu" else hidden_size
         self.projection = Linear(sum(input_sizes), width, activation)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Return the joined vector."""
         _check_inputs(inputs, self.input_sizes)
         return self.projection(paddle.concat(list(inputs), axis=-1))
@@ -76,7 +76,7 @@ class GatedFusion(nn.Layer):
         hidden_size: width of the result.
 
     Shapes:
-        tensors ``[..., input_size]`` with the same leading shape to ``[..., hidden_size]``.
+        a list of tensors ``[..., input_size]`` with the same leading shape to ``[..., hidden_size]``.
 
     References:
         Arevalo et al., "Gated Multimodal Units", arXiv:1702.01992, section 3.1; with biases.
@@ -90,7 +90,7 @@ class GatedFusion(nn.Layer):
         self.projections = nn.LayerList([nn.Linear(width, hidden_size) for width in input_sizes])
         self.gates = nn.LayerList([nn.Linear(sum(input_sizes), hidden_size) for _ in range(gates)])
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Return the joined vector."""
         _check_inputs(inputs, self.input_sizes)
         everything = paddle.concat(list(inputs), axis=-1)
@@ -132,10 +132,10 @@ class BilinearFusion(nn.Layer):
         self.right = nn.Linear(input_sizes[1], rank)
         self.output = nn.Linear(rank, hidden_size)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the joined vector."""
-        _check_inputs(inputs, self.input_sizes)
-        products = F.tanh(self.left(inputs[0])) * F.tanh(self.right(inputs[1]))
+        _check_inputs((left, right), self.input_sizes)
+        products = F.tanh(self.left(left)) * F.tanh(self.right(right))
         return self.output(F.dropout(products, self.dropout, training=self.training))
 
 

@@ -44,20 +44,21 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output."""
+        weight = self.weight
         return ops.linear(
-            x, self.weight, self.bias, activation=self.activation, packed_weight=self._packed_weight()
+            x, weight, self.bias, activation=self.activation, packed_weight=self._packed_weight(weight)
         )
 
-    def _packed_weight(self) -> Tensor | None:
+    def _packed_weight(self, weight: Tensor) -> Tensor | None:
         if ops.get_matmul_precision() != "medium" or not paddle.in_dynamic_mode():
             return None
         kept = self._kept  # looked at once: another thread may drop it meanwhile
-        if self.training or paddle.is_grad_enabled() or not _is_packable(self.weight):
+        if self.training or paddle.is_grad_enabled() or not _is_packable(weight):
             if kept is not None:
                 self._kept = None
             return None
-        if kept is None or not kept.is_of(self.weight):
-            self._kept = kept = _Kept.of(self.weight)
+        if kept is None or not kept.is_of(weight):
+            self._kept = kept = _Kept.of(weight)
         return kept.packed
 
 

@@ -6,30 +6,16 @@ import paddle
 from paddle import Tensor
 from paddle.jit.marker import unified
 
-from paddle_infra._core.checks import check_shape, check_tensor
-from paddle_infra._core.errors import InvalidInputError
+from paddle_infra._core.checks import check_lengths, check_shape, check_tensor
 from paddle_infra.nn.sizes import size_of
 
 _INTEGERS = ("int32", "int64")
 
 
-def check_lengths(lengths: Tensor, hidden: Tensor) -> None:
-    """Raise unless ``lengths`` holds a number of tokens, from 0 to ``seq_len``, for every row of ``hidden``.
-
-    A static program cannot look at the numbers: there only dtype and shape are checked.
-
-    Raises:
-        InvalidDtypeError: ``lengths`` is no integer tensor.
-        InvalidInputError: its shape is not ``[batch_size]``, or a length is out of range.
-    """
+def _check_lengths(lengths: Tensor, hidden: Tensor) -> None:
     check_tensor("lengths", lengths, _INTEGERS)
     check_shape("lengths", lengths, hidden.shape[:1], "[batch_size]")
-    if paddle.in_dynamic_mode() and lengths.shape[0]:
-        low, high = int(lengths.min()), int(lengths.max())
-        if low < 0 or high > hidden.shape[1]:
-            raise InvalidInputError(
-                f"lengths: expected numbers from 0 to {hidden.shape[1]} (seq_len), got {low} to {high}"
-            )
+    check_lengths("lengths", lengths, hidden.shape[1])
 
 
 def check_mask(attention_mask: Tensor, hidden: Tensor) -> None:
@@ -44,7 +30,7 @@ def check_mask(attention_mask: Tensor, hidden: Tensor) -> None:
 
 
 # Graph capture shall call them as they are: rewritten, `shape` holds tensors.
-for _check in (check_lengths, check_mask):
+for _check in (_check_lengths, check_mask):
     unified(_check)
 
 
@@ -63,7 +49,7 @@ def length_mask(lengths: Tensor, hidden: Tensor) -> Tensor:
         InvalidInputError: ``lengths`` has another shape, or a length is out of range (not checked in a static
             program).
     """
-    check_lengths(lengths, hidden)
+    _check_lengths(lengths, hidden)
     return _positions(hidden) < lengths.astype("int64").unsqueeze(-1)
 
 
@@ -87,10 +73,15 @@ def take_token(hidden: Tensor, chosen: Tensor) -> Tensor:
     return zero_padding(hidden, chosen).sum(axis=1)
 
 
+def reverse(x: Tensor, axis: int) -> Tensor:
+    """Return ``x`` in reverse order along ``axis``. Unlike ``flip``, it exports to ONNX for any size."""
+    return paddle.gather(x, size_of(x, axis) - 1 - paddle.arange(size_of(x, axis), dtype="int64"), axis=axis)
+
+
 def reverse_tokens(hidden: Tensor, lengths: Tensor | None) -> Tensor:
     """Return the real tokens of each row in reverse order, the padding where it was. Applied twice, it does nothing."""
     if lengths is None:
-        return paddle.flip(hidden, axis=1)
+        return reverse(hidden, 1)
     length, width = size_of(hidden, 1), hidden.shape[2]
     position = _positions(hidden)
     last = lengths.astype("int64").unsqueeze(-1) - 1

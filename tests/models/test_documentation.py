@@ -39,5 +39,12 @@ def test_a_model_of_one_s_own(
     assert capsys.readouterr().out.strip() == "ScorerConfig(width=4)"
 
 
+def test_generating_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(BLOCKS[3], tmp_path, monkeypatch)
+    assert capsys.readouterr().out.strip() == "(2, 2) (2, 2)"
+
+
 def test_the_page_has_code() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4

@@ -34,12 +34,12 @@ CASES = [
 OF_PADDLENLP = [case for case in CASES if case.startswith(("bert", "ernie", "roberta"))]
 
 
-def run(library: str, environment: str, *arguments: str) -> None:
+def run(library: str, environment: str, *arguments: str, script: str | None = None) -> None:
     python = Path(os.environ.get(f"PADDLE_INFRA_{library.upper()}_PYTHON", ROOT / environment / "bin/python"))
     if not python.exists():
         pytest.skip(f"no {library}: {python} is not there; `make test-originals` makes it")
-    script = ROOT / f"tests/models/theirs_{library}.py"
-    done = subprocess.run([str(python), str(script), *arguments], capture_output=True, text=True)
+    path = ROOT / f"tests/models/theirs_{script or library}.py"
+    done = subprocess.run([str(python), str(path), *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

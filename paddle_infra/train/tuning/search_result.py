@@ -13,7 +13,7 @@ from paddle_infra.train.tuning.search_trials import FAILURE, ORIGIN, RETRY_OF, S
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial.
+    """One trial of a search.
 
     Attributes:
         number: its number, from 0.

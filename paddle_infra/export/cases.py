@@ -23,8 +23,9 @@ LENGTHS = (5, 16, 64)
 class Case:
     """One set of inputs and the size that each dynamic axis has in it.
 
-    If it ``is_scaled``, its numbers are so large that the tolerance grows with the largest expected one of an output,
-    and integers, which may be the places of numbers that became equal, are not compared.
+    If it ``is_scaled``, its numbers are so large that the tolerance grows with the largest expected one of an output
+    and with the model's own rounding error, and integers, which may be the places of numbers that became equal, are not
+    compared.
     """
 
     name: str

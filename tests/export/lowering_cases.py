@@ -105,6 +105,8 @@ CASES: dict[str, Case] = {
     **{name: Case(_functional(name), {"x": np.abs(XY["x"]) + 0.1, "y": XY["y"]}) for name in _BINARY},
     **{name: Case(_functional(name), INTEGERS) for name in _COMPARED},
     **{name: Case(_functional(name), BOOLS) for name in ("logical_and", "logical_or", "logical_xor")},
+    "bitwise, booleans": Case(lambda x, y: (x & y, x | y, x ^ y, ~x), BOOLS),
+    "bitwise, integers": Case(lambda x, y: (x & y, x | y, x ^ y, ~x), INTEGERS, least_opset=18),
     "logical_not": Case(lambda x, y: (paddle.logical_not(x), y), BOOLS),
     "less_than of bool": Case(paddle.less_than, BOOLS),
     "gelu, tanh": Case(lambda x: F.gelu(x, approximate=True), X, {"x": (0, 1)}),

@@ -99,7 +99,7 @@ def spread(model: nn.Layer, seed: int = 1) -> nn.Layer:
     generator = np.random.default_rng(seed)
     for name, tensor in model.state_dict().items():
         noise = generator.normal(0.0, 0.3, tensor.shape).astype("float32")
-        if "variance" in name:
+        if "variance" in name or name.endswith("std"):
             tensor.set_value(np.abs(noise) + 0.5)
         elif "float" in str(tensor.dtype):
             center = 1.0 if len(tensor.shape) == 1 and "weight" in name else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,14 @@ import pytest
 from paddle_infra._core.errors import (
     AxisMismatch,
     DtypeMismatch,
-    ExportError,
     NameMismatch,
     ValueMismatch,
     VerificationError,
 )
-from paddle_infra.export import _worker, to_inference, to_onnx
+from paddle_infra.export import to_inference, to_onnx
 from paddle_infra.export import verify as verify_export
 from paddle_infra.export._dygraph import run_reference
-from paddle_infra.export._process import REQUEST, RESULT
+from tests.export.in_process import worker_in_process
 from tests.export.models import reseal
 from tests.export.onnx_faults import faults_of
 from tests.export.paddle_faults import paddle_faults
@@ -67,20 +66,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the worker run in this process."""
-
-    def run(module: str, request: dict[str, Any], folder: Path, *, timeout_s: float) -> Any:
-        (folder / REQUEST).write_text(json.dumps(request))
-        try:
-            _worker.main(folder)
-        except Exception as error:
-            raise ExportError(f"{module} failed: {error}") from error
-        return json.loads((folder / RESULT).read_text())
-
-    import sys
-
-    monkeypatch.setattr(sys.modules["paddle_infra.export.verify"], "run_fresh", run)
+def here() -> Iterator[None]:
+    with worker_in_process():
+        yield
 
 
 def without_effect(graph: onnx.ModelProto, model: paddle.nn.Layer) -> set[str]:

@@ -2,6 +2,7 @@
 
 from paddle_infra.export.lowering.operators import (
     attention,
+    bitwise,
     constants,
     convolution,
     elementwise,
@@ -16,6 +17,7 @@ from paddle_infra.export.lowering.operators import (
 
 __all__ = [
     "attention",
+    "bitwise",
     "constants",
     "convolution",
     "elementwise",

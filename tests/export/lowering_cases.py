@@ -232,6 +232,19 @@ CASES: dict[str, Case] = {
         lambda x, y, z: paddle.put_along_axis(x, y, z, 1),
         {"x": normal(2, 5), "y": np.array([[0, 3], [4, 1]]), "z": normal(2, 2)},
     ),
+    "index_put": Case(
+        lambda x, y, z: (
+            paddle.index_put(x, (y, paddle.to_tensor([[2], [0]])), z),
+            paddle.index_put(x, (y,), paddle.to_tensor(0.5)),
+        ),
+        {"x": normal(5, 3, 2), "y": np.array([1, 4, 0]), "z": normal(2, 3, 2)},
+        {"x": (0,), "y": (), "z": ()},
+    ),
+    "index_put, adding": Case(
+        lambda x, y, z: paddle.index_put(x, (y,), z, accumulate=True),
+        {"x": normal(5, 2), "y": np.array([1, 1, 4]), "z": normal(3, 2)},
+        least_opset=16,
+    ),
     "scatter_nd_add": Case(
         paddle.scatter_nd_add,
         {"x": normal(5, 2), "y": np.array([[1], [1], [4]]), "z": normal(3, 2)},

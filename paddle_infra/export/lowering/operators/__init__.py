@@ -1,6 +1,7 @@
 """The lowerings, by family; importing this package registers them."""
 
 from paddle_infra.export.lowering.operators import (
+    assignment,
     attention,
     bitwise,
     constants,
@@ -16,6 +17,7 @@ from paddle_infra.export.lowering.operators import (
 )
 
 __all__ = [
+    "assignment",
     "attention",
     "bitwise",
     "constants",

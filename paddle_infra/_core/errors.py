@@ -111,7 +111,10 @@ class AxisMismatch(VerificationError):  # noqa: N818 - public name
 
 
 class ValueMismatch(VerificationError):  # noqa: N818 - public name
-    """An output differs by more than the tolerance; carries the first bad element."""
+    """An output differs by more than the tolerance; carries the first bad element.
+
+    ``case`` names the inputs, ``layer`` the first layer that differs, if that was asked for.
+    """
 
     def __init__(
         self,
@@ -122,7 +125,24 @@ class ValueMismatch(VerificationError):  # noqa: N818 - public name
         expected: float,
         got: float,
         tolerance: float,
+        case: str = "",
+        layer: str | None = None,
     ) -> None:
         self.output, self.index = output, index
         self.expected, self.got, self.tolerance = expected, got, tolerance
+        self.case, self.layer = case, layer
         super().__init__(message)
+
+    def in_layer(self, layer: str) -> ValueMismatch:
+        """Return this error with the first layer that differs; an empty name means that none does."""
+        where = f"the first layer that differs is {layer!r}" if layer else "no layer's own output differs"
+        return ValueMismatch(
+            f"{self}; {where}",
+            output=self.output,
+            index=self.index,
+            expected=self.expected,
+            got=self.got,
+            tolerance=self.tolerance,
+            case=self.case,
+            layer=layer,
+        )

@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "Verify an export against the model it was made from, in a fresh process.")
     verify.add_argument("export", type=Path, help="folder of an export: RUN/export/TARGET")
     verify.add_argument("--tolerance", type=float, help="largest absolute difference; default: as configured")
+    verify.add_argument("--bisect", action="store_true", help="if it differs, name the first layer that does")
     bench = command("bench", "Time an export in every installed engine, side by side.")
     bench.add_argument(
         "export", type=Path, metavar="MODEL_DIR", help="an export, or a folder of a model's exports"
@@ -200,9 +201,9 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     directory, config = open_run(run_of_export(options.export))
     _tune(config)
     atol = config.export.tolerance if options.tolerance is None else options.tolerance
-    check = verify(options.export, load_model(config, directory.model), atol=atol)
+    check = verify(options.export, load_model(config, directory.model), atol=atol, bisect=options.bisect)
     for case in check.cases:
-        console.print(f"{case.name:24} {case.max_error:.1e}", markup=False)
+        console.print(f"{case.name:42} {case.max_error:.1e}", markup=False)
     console.print(f"verified: largest error {check.max_error:.1e} (allowed {check.atol:.0e})")
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paddle_infra.export._build import ExportReport
 from paddle_infra.export.cases import default_cases
+from paddle_infra.export.float64 import Float64Errors
 from paddle_infra.export.inference import to_inference
 from paddle_infra.export.latency import LatencyReport, measure_latency
 from paddle_infra.export.lowering import lowered_operators, lowers
@@ -17,6 +18,7 @@ __all__ = [
     "CaseResult",
     "ExportReport",
     "ExportedModel",
+    "Float64Errors",
     "LatencyReport",
     "Manifest",
     "TensorSpec",

@@ -22,11 +22,19 @@ from paddle_infra.export._arrays import save_arrays
 from paddle_infra.export._dygraph import Layer, check_arguments
 from paddle_infra.export.card import CARD_NAME, write_card
 from paddle_infra.export.cases import Case, as_cases, cases_like
+from paddle_infra.export.edge_cases import Limits, edge_cases, find_limits
 from paddle_infra.export.manifest import EXAMPLES_NAME, MANIFEST_NAME, Manifest, read_manifest
+from paddle_infra.export.references import run_edges, run_references
 from paddle_infra.export.spec import Arrays, DynamicAxes, TensorSpec, as_arrays, input_specs, output_specs
-from paddle_infra.export.verify import VerificationReport, run_references, verify_outputs
+from paddle_infra.export.verify import VerificationReport, verify_outputs
 
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "onnx", "onnxruntime", "paddle2onnx")
+
+# As Hugging Face's libraries, SentencePiece and WordPiece call them.
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class Plan:
     extra_files: tuple[Path, ...]
     metadata: dict[str, Any]
     atol: float
+    limits: Limits
+    refused: dict[str, str]
 
 
 def make_plan(
@@ -73,6 +83,8 @@ def make_plan(
     metadata: Mapping[str, Any] | None,
     verify_inputs: Sequence[Mapping[str, Any]] | None,
     atol: float,
+    max_sizes: Mapping[str, int] | None = None,
+    value_ranges: Mapping[str, tuple[int, int]] | None = None,
 ) -> Plan:
     """Check the arguments of an exporter and run the reference; nothing is written.
 
@@ -96,6 +108,10 @@ def make_plan(
     check_arguments(model, list(examples))
     cases = as_cases(inputs, cases_like(examples, inputs) if verify_inputs is None else verify_inputs)
     expected = run_references(model, cases, list(output_names))
+    limits = find_limits(model, inputs, max_sizes, value_ranges)
+    edges = edge_cases(examples, inputs, limits) if verify_inputs is None else {}
+    more, results, refused = run_edges(model, edges, inputs, output_names)
+    cases, expected = cases + more, expected + results
     outputs = tuple(output_specs(output_names, expected, [case.sizes for case in cases], dynamic_axes))
     names = None if labels is None else _check_labels(labels, outputs[0])
     return Plan(
@@ -110,6 +126,8 @@ def make_plan(
         extras,
         facts,
         atol,
+        limits,
+        refused,
     )
 
 
@@ -130,6 +148,9 @@ def build(plan: Plan, write_model: Callable[[Plan, Path], Manifest]) -> ExportRe
         manifest = replace(
             write_model(plan, folder),
             labels=plan.labels,
+            tokenizer=tuple(path.name for path in plan.extra_files if path.name in _TOKENIZER_FILES),
+            max_sizes=dict(plan.limits.max_sizes),
+            value_ranges=dict(plan.limits.value_ranges),
             metadata=plan.metadata,
             versions=versions(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -138,7 +159,15 @@ def build(plan: Plan, write_model: Callable[[Plan, Path], Manifest]) -> ExportRe
             shutil.copyfile(source, folder / source.name)
         save_arrays(folder / EXAMPLES_NAME, plan.examples)
         manifest = write_manifest(folder, manifest)
-        report = verify_outputs(folder, manifest, plan.cases, plan.expected, atol=plan.atol)
+        report = verify_outputs(
+            folder,
+            manifest,
+            plan.cases,
+            plan.expected,
+            atol=plan.atol,
+            reference=plan.model,
+            refused=plan.refused,
+        )
         manifest = replace(manifest, verification=report.as_dict())
         write_card(folder, manifest)
         manifest = write_manifest(folder, manifest)

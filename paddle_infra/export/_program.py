@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ def _is_operator(node: dict[str, Any]) -> bool:
 
 def _attribute(operator: dict[str, Any], name: str) -> Any:
     return next(item["AT"]["D"] for item in operator["A"] if item["N"] == name)
+
+
+def _copies(operator: dict[str, Any], values: set[int]) -> bool:
+    """Whether an operator copies one of the values."""
+    return operator["#"] in ("1.assign", "1.share_data_") and operator["I"][0]["%"] in values
 
 
 def _describe(name: str, value: dict[str, Any]) -> TensorInfo:
@@ -129,6 +134,65 @@ class Program:
             raise NameMismatch(f"expected {len(names)} outputs {list(names)}, the program has {len(fetches)}")
         for operator, name in zip(fetches, names, strict=True):
             next(item for item in operator["A"] if item["N"] == "name")["AT"]["D"] = name
+
+    def drop_unneeded(self, outputs: Sequence[str]) -> None:
+        """Remove what only other outputs than ``outputs`` need, and these, unless they are copies of a needed value."""
+        block = self._tree["regions"][0]["blocks"][0]
+        needed: set[int] = set()
+        kept = []
+        for operator in reversed(block["ops"]):
+            is_output = operator["#"] == "1.fetch" and _attribute(operator, "name") in outputs
+            if not _is_operator(operator) or is_output or needed & {value["%"] for value in operator["O"]}:
+                kept.append(operator)
+                needed |= {value["%"] for node in _nodes(operator) for value in node.get("I", ())}
+        copies = {operator["O"][0]["%"]: operator for operator in block["ops"] if _copies(operator, needed)}
+        kept.reverse()
+        for operator in self._fetches():
+            if operator not in kept and operator["I"][0]["%"] in copies:
+                kept += [copies[operator["I"][0]["%"]], operator]
+        block["ops"] = kept
+        self._operators = [node for node in _nodes(self._tree) if _is_operator(node)]
+
+    def fetch_like(self, traced: Program, names: Sequence[str]) -> dict[str, str]:
+        """Return further values: those of which ``traced`` returns copies under ``names``.
+
+        ``traced`` has the operators of this program and then those that copy. A value is returned once: the result says
+        under which name.
+
+        Raises:
+            ExportError: it has other operators.
+        """
+        own, others = self._computing(), traced._computing()
+        if [operator["#"] for operator in own] != [operator["#"] for operator in others[: len(own)]]:
+            raise ExportError(
+                f"{self.path}: expected the operators of the model, found others: they were changed"
+            )
+        copies = {operator["O"][0]["%"]: operator["I"][0]["%"] for operator in others[len(own) :]}
+        same = {
+            theirs["%"]: ours["%"]
+            for operator, other in zip(own, others, strict=False)
+            for ours, theirs in zip(operator["O"], other["O"], strict=True)
+        }
+        unused = 1 + max(value["%"] for operator in self._operators for value in operator["O"])
+        known = {operator["I"][0]["%"]: _attribute(operator, "name") for operator in self._fetches()}
+        found = {}
+        for operator in traced._fetches():
+            name, copied = _attribute(operator, "name"), copies.get(operator["I"][0]["%"])
+            if name not in names or copied not in same:
+                continue
+            value = same[copied]
+            if value not in known:
+                operator["I"][0]["%"], operator["O"][0]["%"] = value, unused
+                next(item for item in operator["A"] if item["N"] == "col")["AT"]["D"] = len(self._fetches())
+                self._tree["regions"][0]["blocks"][0]["ops"].append(operator)
+                self._operators.append(operator)
+                known[value], unused = name, unused + 1
+            found[name] = known[value]
+        return found
+
+    def _computing(self) -> list[dict[str, Any]]:
+        """Return the operators of the program, without those that only return values."""
+        return [operator for operator in self._operators if operator["#"] != "1.fetch"]
 
     def store_doubles_as_floats(self) -> None:
         """Retag float64 attributes as float32.

@@ -68,7 +68,7 @@ def _verification(manifest: Manifest) -> str:
     if report is None:
         return ""
     rows = [
-        (case["name"], *(f"{case['max_errors'][name]:.3g}" for name in report["outputs"]))
+        (case["name"], *(_number(case["max_errors"].get(name)) for name in report["outputs"]))
         for case in report["cases"]
     ]
     relative = f" + {report['rtol']:g} * |expected|" if report["rtol"] else ""
@@ -79,7 +79,23 @@ def _verification(manifest: Manifest) -> str:
         f"the largest absolute error is **{report['max_error']:.3g}**, "
         f"allowed {report['atol']:g}{relative}.\n\n"
         + _table(("case", *(f"max error of `{name}`" for name in report["outputs"])), rows)
+        + _float64(report.get("float64", {}))
     )
+
+
+def _float64(measured: Mapping[str, Any]) -> str:
+    if not measured.get("model"):
+        return ""
+    rows = [
+        (f"`{name}`", _number(error), _number(measured["export"][name]))
+        for name, error in measured["model"].items()
+    ]
+    header = ("distance from the model in float64", "of the Python model", "of the export")
+    return "\n\n" + _table(header, rows)
+
+
+def _number(value: float | None) -> str:
+    return "not compared" if value is None else f"{value:.3g}"
 
 
 def _usage(manifest: Manifest) -> str:

@@ -42,11 +42,23 @@ def check_values(
         f"tolerance {bounds[index]:.3g}; {int(bad.sum())} of {bad.size} elements differ, "
         f"the largest absolute error is {_largest(errors):.6g}",
         output=name,
+        case=case,
         index=index,
         expected=expected[index].item(),
         got=got[index].item(),
         tolerance=float(bounds[index]),
     )
+
+
+def is_close(expected: np.ndarray, got: np.ndarray, *, atol: float, rtol: float = 0.0) -> bool:
+    """Whether ``got`` has the form of ``expected`` and its numbers; NaN is equal to NaN here."""
+    if expected.dtype != got.dtype or expected.shape != got.shape:
+        return False
+    errors, bounds = _errors(expected, got, atol, rtol)
+    same = errors <= bounds
+    if expected.dtype.kind in "fc":
+        same |= np.isnan(expected) & np.isnan(got)
+    return bool(same.all())
 
 
 def _errors(expected: np.ndarray, got: np.ndarray, atol: float, rtol: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,11 +12,11 @@ import numpy as np
 import paddle
 import paddle.inference
 
-from paddle_infra._core import extension
 from paddle_infra._core.errors import ExportError, PaddleInfraError
 from paddle_infra._core.extras import require
 from paddle_infra.export._program import Program
 from paddle_infra.export._unlocked import unlocked
+from paddle_infra.export.library import check_library
 from paddle_infra.export.manifest import BFLOAT16_ENGINE, Manifest
 from paddle_infra.export.spec import Arrays, TensorInfo
 
@@ -58,8 +58,7 @@ class PaddleEngine:
         self, folder: Path, manifest: Manifest, threads: int, precision: Precision = "float32"
     ) -> None:
         program = Program(folder / manifest.model)
-        if program.custom_operators:
-            extension.require()
+        check_library(folder, program.custom_operators, manifest.library)
         self.name = f"paddle.inference {paddle.__version__}"
         parameters = str(folder / manifest.parameters) if manifest.parameters else ""
         config = paddle.inference.Config(str(folder / manifest.model), parameters)

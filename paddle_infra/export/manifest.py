@@ -34,9 +34,15 @@ class Manifest:
         labels: names of the classes on the last axis of the first output.
         opset: the ONNX operator set, None for Paddle Inference.
         converter: what made the ONNX graph, and why that; None for Paddle Inference.
+        operators: of a Paddle program: ``fused`` if it has this package's compiled ones, else ``standard``.
         custom_operators: operators that need the package's compiled library; empty if any engine can run the
             model.
         compression: what was done to make the model smaller or faster, and what it cost; empty if nothing.
+        library: name, package version, interface (``abi``), Paddle version, machine and SHA-256 of the library that had
+            them; None if there are none.
+        tokenizer: names of the tokenizer's files in the folder.
+        max_sizes: the largest size of a dynamic axis that the model takes, as far as known.
+        value_ranges: the smallest and the largest value of an integer input, as far as known.
         metadata: the user's own facts.
         versions: of the packages that made the export.
         created: UTC time in ISO 8601.
@@ -52,8 +58,13 @@ class Manifest:
     labels: tuple[str, ...] | None = None
     opset: int | None = None
     converter: str | None = None
+    operators: str | None = None
     custom_operators: tuple[str, ...] = ()
     compression: dict[str, Any] = field(default_factory=dict)
+    library: dict[str, Any] | None = None
+    tokenizer: tuple[str, ...] = ()
+    max_sizes: dict[str, int] = field(default_factory=dict)
+    value_ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
@@ -79,8 +90,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
             raise ExportError(f"{path}: expected format {_FORMAT!r}, got {found!r}")
         for key in ("inputs", "outputs"):
             values[key] = tuple(TensorSpec.from_dict(item) for item in values[key])
-        for key in ("labels", "custom_operators"):
-            values[key] = None if values[key] is None else tuple(values[key])
+        for key in ("labels", "custom_operators", "tokenizer"):
+            values[key] = None if values.get(key) is None else tuple(values[key])
+        values["value_ranges"] = {name: tuple(pair) for name, pair in values.get("value_ranges", {}).items()}
         return Manifest(**values)
     except FileNotFoundError as error:
         raise ExportError(f"{folder}: expected an export with a {MANIFEST_NAME}, found none") from error

@@ -44,6 +44,8 @@ def to_onnx(
     extra_files: Sequence[str | os.PathLike[str]] | None = None,
     metadata: Mapping[str, Any] | None = None,
     verify_inputs: Sequence[Mapping[str, Any]] | None = None,
+    max_sizes: Mapping[str, int] | None = None,
+    value_ranges: Mapping[str, tuple[int, int]] | None = None,
     atol: float = 1e-4,
 ) -> ExportReport:
     """Write ``model`` as ONNX into the folder ``path``, proven equal to the Python model with ONNX Runtime.
@@ -72,7 +74,9 @@ def to_onnx(
         labels: class names for the last axis of the first output.
         extra_files: files to copy in.
         metadata: plain JSON values.
-        verify_inputs: a list of inputs to verify with instead of the default sizes.
+        verify_inputs: a list of inputs to verify with instead of the default sizes and edges.
+        max_sizes: largest sizes of dynamic axes, to be tried.
+        value_ranges: smallest and largest values of integer inputs, to be tried.
         atol: largest absolute difference allowed in an output.
 
     Raises:
@@ -98,6 +102,8 @@ def to_onnx(
         extra_files=extra_files,
         metadata=metadata,
         verify_inputs=verify_inputs,
+        max_sizes=max_sizes,
+        value_ranges=value_ranges,
         atol=atol,
     )
     write: dict[str, Callable[[Plan, Path], tuple[Any, str]]] = {

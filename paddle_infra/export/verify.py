@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,25 @@ from paddle_infra._core.errors import (
     ExportError,
     InvalidInputError,
     NameMismatch,
+    ValueMismatch,
     VerificationError,
 )
 from paddle_infra.export._arrays import load_arrays, save_arrays
-from paddle_infra.export._dygraph import Layer, check_finite, run_reference
 from paddle_infra.export._process import inputs_file, outputs_file, run_fresh
+from paddle_infra.export.bisect import first_wrong_layer
 from paddle_infra.export.cases import Case, as_cases, cases_like
 from paddle_infra.export.compare import check_form, check_values
+from paddle_infra.export.edge_cases import Limits, edge_cases
+from paddle_infra.export.float64 import Float64Errors, measure_float64
 from paddle_infra.export.manifest import EXAMPLES_NAME, Manifest, check_files, read_manifest
+from paddle_infra.export.references import Reference, run_edges, run_references
 from paddle_infra.export.spec import Arrays, TensorInfo, TensorSpec
 
-Reference = Layer | Callable[[Arrays], Any]
-"""The model to compare with: a ``paddle.nn.Layer``, or a function from a dict of arrays to outputs."""
+_ROUNDING = 4.0
+"""How many times the model's own rounding error, where numbers are large, an export may differ from it."""
+
+_FLOAT64_CASES = 2
+"""Cases that are run in float64 too: the example, and the one after it."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,16 @@ class CaseResult:
     @property
     def max_error(self) -> float:
         """The largest over the outputs."""
-        return max(self.max_errors.values())
+        return max(self.max_errors.values(), default=0.0)
 
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """What a successful verification measured (a failed one raises)."""
+    """What a successful verification measured (a failed one raises).
+
+    ``refused_by_model`` names the inputs at the edges that the Python model itself cannot take, and why; ``float64``
+    says how far the model and the export are from the model in float64, in the first cases.
+    """
 
     target: str
     engine: str
@@ -62,6 +73,8 @@ class VerificationReport:
     atol: float
     rtol: float
     seconds: float
+    refused_by_model: dict[str, str] = field(default_factory=dict)
+    float64: Float64Errors = field(default_factory=Float64Errors)
 
     @property
     def max_error(self) -> float:
@@ -81,6 +94,7 @@ def verify(
     atol: float = 1e-4,
     rtol: float = 0.0,
     timeout_s: float = 600.0,
+    bisect: bool = False,
 ) -> VerificationReport:
     r"""Check that the export in ``path`` gives what ``reference`` gives.
 
@@ -91,10 +105,12 @@ def verify(
         reference: the model it was made from; a Layer is run in evaluation mode and left as it was.
         inputs: one dict of arrays by input name, or a list of them (for instance real batches). By default
             the example inputs stored with the export, at every combination of the sizes in
-            :mod:`paddle_infra.export.cases`.
+            :mod:`paddle_infra.export.cases`, and at the edges in :mod:`paddle_infra.export.edge_cases`.
         atol: absolute tolerance.
         rtol: relative tolerance.
         timeout_s: seconds until the fresh process is killed.
+        bisect: if values differ, find the first layer of the model whose output does; the error names it, also as
+            its ``layer``.
 
     Raises:
         VerificationError: a file has changed, or the engine cannot run the model (crash, timeout).
@@ -102,40 +118,44 @@ def verify(
         DtypeMismatch: a dtype differs.
         AxisMismatch: an axis is not as promised, or a dynamic axis cannot vary.
         ValueMismatch: an element differs by more than the tolerance, or is NaN.
+        UnsupportedError: ``bisect``, and the export cannot be looked into.
         InvalidInputError: ``inputs`` is empty, or the reference itself fails or returns NaN.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
     check_files(folder, manifest)
+    names = [spec.name for spec in manifest.outputs]
+    refused: dict[str, str] = {}
     if inputs is None:
-        inputs = cases_like(load_arrays(folder / EXAMPLES_NAME), manifest.inputs)
-    cases = as_cases(manifest.inputs, [inputs] if isinstance(inputs, Mapping) else inputs)
-    expected = run_references(reference, cases, [spec.name for spec in manifest.outputs])
-    return verify_outputs(folder, manifest, cases, expected, atol=atol, rtol=rtol, timeout_s=timeout_s)
-
-
-def run_references(reference: Reference, cases: Sequence[Case], output_names: Sequence[str]) -> list[Arrays]:
-    """Return the reference's outputs for every case.
-
-    Raises:
-        InvalidInputError: the reference fails or returns NaN for a case: it proves nothing there.
-        NameMismatch: it has other arguments or outputs.
-    """
-    results = []
-    for case in cases:
-        try:
-            outputs = run_reference(reference, case.inputs, output_names)
-        except NameMismatch:
+        examples = load_arrays(folder / EXAMPLES_NAME)
+        limits = Limits(manifest.max_sizes, manifest.value_ranges)
+        cases = as_cases(manifest.inputs, cases_like(examples, manifest.inputs))
+        expected = run_references(reference, cases, names)
+        edges, results, refused = run_edges(
+            reference, edge_cases(examples, manifest.inputs, limits), manifest.inputs, names
+        )
+        cases, expected = cases + edges, expected + results
+    else:
+        cases = as_cases(manifest.inputs, [inputs] if isinstance(inputs, Mapping) else inputs)
+        expected = run_references(reference, cases, names)
+    try:
+        return verify_outputs(
+            folder,
+            manifest,
+            cases,
+            expected,
+            atol=atol,
+            rtol=rtol,
+            timeout_s=timeout_s,
+            reference=reference,
+            refused=refused,
+        )
+    except ValueMismatch as error:
+        if not bisect:
             raise
-        except Exception as error:
-            raise InvalidInputError(
-                f"the model itself cannot run case {case.name}: {error}\n"
-                "Pass inputs that it accepts (verify_inputs=... of the exporters, inputs=... of verify)."
-            ) from error
-        for name, array in outputs.items():
-            check_finite(name, case.name, array)
-        results.append(outputs)
-    return results
+        case = next(case for case in cases if case.name == error.case)
+        layer = first_wrong_layer(folder, manifest, reference, case.inputs, atol=atol, rtol=rtol)
+        raise error.in_layer(layer) from error
 
 
 def verify_outputs(
@@ -147,8 +167,13 @@ def verify_outputs(
     atol: float,
     rtol: float = 0.0,
     timeout_s: float = 600.0,
+    reference: Reference | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> VerificationReport:
-    """Run the cases in a fresh process and compare with ``expected``: see :func:`verify`."""
+    """Run the cases in a fresh process and compare with ``expected``: see :func:`verify`.
+
+    ``reference`` is run in float64 if given; ``refused`` is for the report.
+    """
     for name, value in (("atol", atol), ("rtol", rtol)):
         if not 0 <= value < np.inf:
             raise InvalidInputError(f"{name}: expected a finite number >= 0, got {value}")
@@ -173,17 +198,48 @@ def verify_outputs(
         results = [load_arrays(outputs_file(exchange, index)) for index in range(len(cases))]
     for case, want, got in zip(cases, expected, results, strict=True):
         _check_forms(case, want, got)
+    own = _rounding(reference, cases, expected)
     measured = tuple(
-        CaseResult(
-            case.name,
-            case.sizes,
-            {n: check_values(n, case.name, want[n], got[n], atol=atol, rtol=rtol) for n in want},
-        )
+        CaseResult(case.name, case.sizes, _check_case(case, want, got, atol, rtol, own))
         for case, want, got in zip(cases, expected, results, strict=True)
     )
-    names = tuple(spec.name for spec in manifest.outputs)
-    seconds = time.perf_counter() - start
-    return VerificationReport(manifest.target, answer["engine"], names, measured, atol, rtol, seconds)
+    first = slice(_FLOAT64_CASES)
+    return VerificationReport(
+        manifest.target,
+        answer["engine"],
+        tuple(spec.name for spec in manifest.outputs),
+        measured,
+        atol,
+        rtol,
+        time.perf_counter() - start,
+        dict(refused or {}),
+        measure_float64(reference, cases[first], expected[first], results[first]),
+    )
+
+
+def _rounding(
+    reference: Reference | None, cases: Sequence[Case], expected: Sequence[Arrays]
+) -> dict[str, float]:
+    """Return the model's own rounding errors, by output, in the cases where they may exceed the tolerance."""
+    chosen = [index for index, case in enumerate(cases) if case.is_scaled]
+    wanted = [expected[index] for index in chosen]
+    return measure_float64(reference, [cases[index] for index in chosen], wanted, wanted).model
+
+
+def _check_case(
+    case: Case, expected: Arrays, got: Arrays, atol: float, rtol: float, own: Mapping[str, float]
+) -> dict[str, float]:
+    """Compare the values of every output; return the largest errors, of a scaled case those of the scaled output."""
+    errors = {}
+    for name, want in expected.items():
+        scale = 1.0
+        if case.is_scaled:
+            if want.dtype.kind not in "fc":
+                continue
+            scale = max(scale, float(np.abs(want).max(initial=0.0, where=np.isfinite(want))))
+            scale += _ROUNDING * own.get(name, 0.0) / atol if atol else 0.0
+        errors[name] = check_values(name, case.name, want, got[name], atol=atol * scale, rtol=rtol) / scale
+    return errors
 
 
 def check_declared(kind: str, promised: Sequence[TensorSpec], declared: Sequence[Mapping[str, Any]]) -> None:
@@ -219,18 +275,25 @@ def check_all_ran(cases: Sequence[Case], errors: Mapping[str, str]) -> None:
     """Turn an engine's refusal into an error that says which sizes it concerns.
 
     Raises:
-        AxisMismatch: some cases ran, so the refused ones fail because of their sizes.
-        VerificationError: no case ran.
+        AxisMismatch: some cases ran, none of them of the refused ones' sizes: these are the reason.
+        VerificationError: no case ran, or one of the same sizes did.
     """
     if not errors:
         return
     failed = {int(index): text for index, text in errors.items()}
     first = min(failed)
-    ran = [case.name for index, case in enumerate(cases) if index not in failed]
+    ran = [case for index, case in enumerate(cases) if index not in failed]
     if not ran:
         raise VerificationError(f"the exported model runs no case; {cases[first].name}: {failed[first]}")
+    for index in sorted(failed):
+        twin = next((case for case in ran if case.sizes == cases[index].sizes), None)
+        if twin is not None:
+            raise VerificationError(
+                f"the exported model cannot run case {cases[index].name}, although it runs {twin.name}: it refuses "
+                f"values that the model takes. {failed[index]}"
+            )
     raise AxisMismatch(
-        f"the exported model cannot run case {cases[first].name}, although it runs {ran[0]} "
+        f"the exported model cannot run case {cases[first].name}, although it runs {ran[0].name} "
         f"({len(failed)} of {len(cases)} cases fail): an axis is not dynamic. {failed[first]}"
     )
 

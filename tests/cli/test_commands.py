@@ -49,7 +49,7 @@ def test_train_evaluate_export_verify_report(
     assert sum(map(sum, scores["confusion"])) == scores["examples"] == results["examples"]["validation"]
 
     assert run("export", directory) == 0
-    assert capsys.readouterr().out.count("verified, 10 cases") == 2
+    assert capsys.readouterr().out.count("verified, 15 cases") == 2
     assert run("verify", directory / "export/onnx") == 0
     assert "verified: largest error" in capsys.readouterr().out
     assert run("train", config_file, "--overwrite", "--set", "training.epochs=1") == 0

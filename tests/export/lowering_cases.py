@@ -105,6 +105,8 @@ CASES: dict[str, Case] = {
     **{name: Case(_functional(name), {"x": np.abs(XY["x"]) + 0.1, "y": XY["y"]}) for name in _BINARY},
     **{name: Case(_functional(name), INTEGERS) for name in _COMPARED},
     **{name: Case(_functional(name), BOOLS) for name in ("logical_and", "logical_or", "logical_xor")},
+    "bitwise, booleans": Case(lambda x, y: (x & y, x | y, x ^ y, ~x), BOOLS),
+    "bitwise, integers": Case(lambda x, y: (x & y, x | y, x ^ y, ~x), INTEGERS, least_opset=18),
     "logical_not": Case(lambda x, y: (paddle.logical_not(x), y), BOOLS),
     "less_than of bool": Case(paddle.less_than, BOOLS),
     "gelu, tanh": Case(lambda x: F.gelu(x, approximate=True), X, {"x": (0, 1)}),
@@ -229,6 +231,19 @@ CASES: dict[str, Case] = {
     "put_along_axis": Case(
         lambda x, y, z: paddle.put_along_axis(x, y, z, 1),
         {"x": normal(2, 5), "y": np.array([[0, 3], [4, 1]]), "z": normal(2, 2)},
+    ),
+    "index_put": Case(
+        lambda x, y, z: (
+            paddle.index_put(x, (y, paddle.to_tensor([[2], [0]])), z),
+            paddle.index_put(x, (y,), paddle.to_tensor(0.5)),
+        ),
+        {"x": normal(5, 3, 2), "y": np.array([1, 4, 0]), "z": normal(2, 3, 2)},
+        {"x": (0,), "y": (), "z": ()},
+    ),
+    "index_put, adding": Case(
+        lambda x, y, z: paddle.index_put(x, (y,), z, accumulate=True),
+        {"x": normal(5, 2), "y": np.array([1, 1, 4]), "z": normal(3, 2)},
+        least_opset=16,
     ),
     "scatter_nd_add": Case(
         paddle.scatter_nd_add,

@@ -1,7 +1,9 @@
 """The lowerings, by family; importing this package registers them."""
 
 from paddle_infra.export.lowering.operators import (
+    assignment,
     attention,
+    bitwise,
     constants,
     convolution,
     elementwise,
@@ -9,12 +11,15 @@ from paddle_infra.export.lowering.operators import (
     indexing,
     matmul,
     normalization,
+    recurrent,
     reduction,
     shape,
 )
 
 __all__ = [
+    "assignment",
     "attention",
+    "bitwise",
     "constants",
     "convolution",
     "elementwise",
@@ -22,6 +27,7 @@ __all__ = [
     "indexing",
     "matmul",
     "normalization",
+    "recurrent",
     "reduction",
     "shape",
 ]

@@ -37,8 +37,8 @@ _HEAD = """# What can be exported, and how exactly
 
 Each layer and model of the package, small and with random weights, exported to each target: the largest absolute
 difference from the Python model over all sizes and edges that verification tries (allowed: 1e-4; of large values,
-relative to the largest), or how the export was refused. Made by `python -m tests.export.make_table` with {versions}.
-"""
+relative to the largest), or how the export was refused. Made by `python -m tests.export.make_table` with
+{versions}."""
 
 
 def cell(row: Row, exporter: Any, options: dict[str, Any], folder: Path) -> tuple[str, str]:

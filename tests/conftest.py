@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import paddle
 import pytest
 
 from paddle_infra._core.errors import ResourceError
 from paddle_infra.data import resources
+
+# The matrix library reads MKL_DEBUG_CPU_TYPE, which tune_cpu sets, at its first product, and its last bits follow it.
+# This process makes that product untuned, and hands no test's setting on to the processes that later tests start.
+_MKL_VARIABLE = "MKL_DEBUG_CPU_TYPE"
+_MKL_VALUE = os.environ.get(_MKL_VARIABLE)
+paddle.matmul(paddle.ones([8, 8]), paddle.ones([8, 8]))
+
+
+@pytest.fixture(autouse=True)
+def _same_matrix_kernels() -> Iterator[None]:
+    yield
+    if _MKL_VALUE is None:
+        os.environ.pop(_MKL_VARIABLE, None)
 
 
 @pytest.fixture(scope="session")
